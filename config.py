@@ -1,6 +1,6 @@
 """config.py - every setting of a training run, one frozen dataclass; the presets are its instances.
 
-The dial is `--lam`. Every other default is the official run's (METHOD: github Optimization-AI/DRPO, the 8k scripts) and
+The dial is `--lam`. Every other default is the official run's (github Optimization-AI/DRPO, its 8k scripts) and
 the `tiny` preset says what it changes so that a laptop finishes in minutes.
 """
 
@@ -102,7 +102,8 @@ class Config:
             need(getattr(self, flag) > 0, flag, "positive")  # also catches nan
         for flag in ("beta", "delta", "weight_decay", "warmup_steps", "eval_problems", "lr"):
             need(getattr(self, flag) >= 0, flag, "0 or more")
-        need(math.isfinite(self.lr), "lr", "finite")
+        for flag in ("tau", "beta", "delta", "lr", "weight_decay"):
+            need(math.isfinite(getattr(self, flag)), flag, "finite")
         need(0 < self.temperature < math.inf, "temperature", "positive")
         need(0 < self.eval_top_p <= 1, "eval_top_p", "in (0, 1]")
         need(0 < self.gpu_memory_utilization < 1, "gpu_memory_utilization", "in (0, 1)")

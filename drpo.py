@@ -95,12 +95,16 @@ def drpo_objective(score_PG, correct_PG, weight_PG, tau, negatives="dro"):
     mixed_P = _check_groups(score_PG, correct_PG, weight_PG, tau, negatives)
     wrong_PG = ~correct_PG
     pull_P = (weight_PG * score_PG).sum(-1)
+    n_wrong_P = wrong_PG.sum(-1).clamp(min=1)  # a prompt without wrong answers is left out below
     if negatives == "dro":
-        scaled_PG = (score_PG / tau).masked_fill(correct_PG, -torch.inf)[mixed_P]
-        push_P = tau * (scaled_PG.logsumexp(-1) - wrong_PG[mixed_P].sum(-1).log())
+        # tau log mean exp(s/tau), as top + tau log(1 + mean(exp((s - top)/tau) - 1)): nothing overflows at a small tau,
+        # nothing cancels at a large one. `top` is a constant to the gradient: its two appearances cancel.
+        top_P1 = score_PG.detach().masked_fill(correct_PG, -torch.inf).amax(-1, keepdim=True)
+        excess_PG = torch.expm1((score_PG - top_P1).masked_fill(correct_PG, 0.0) / tau)  # 0 for correct answers
+        push_P = top_P1[:, 0] + tau * torch.log1p(excess_PG.sum(-1) / n_wrong_P)
     else:
-        push_P = (score_PG * wrong_PG)[mixed_P].sum(-1) / wrong_PG[mixed_P].sum(-1)
-    return (pull_P[mixed_P] - push_P).sum() / len(score_PG)
+        push_P = (score_PG * wrong_PG).sum(-1) / n_wrong_P
+    return (pull_P - push_P)[mixed_P].sum() / len(score_PG)
 
 
 def drpo_credit(score_PG, correct_PG, weight_PG, tau, negatives="dro"):

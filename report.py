@@ -1,0 +1,207 @@
+"""report.py - what a run leaves for eyes and for plots: config.json, metrics, evaluations, samples, table, figures.
+
+Only rank 0 writes; every rank holds the same numbers. Log lines appear after the step they describe, and a resumed run
+first drops the lines its checkpoint does not know (checkpoint.py).
+"""
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+
+import torch
+import transformers
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from tqdm import tqdm
+
+import checkpoint
+import plots
+
+SAMPLED_GROUPS = 2  # whole groups of answers kept a step: credit only makes sense beside the rest of its group
+
+
+class Run:
+    """The run directory, and the lines on the screen. `rank` other than 0 stays silent and writes nothing."""
+
+    def __init__(self, cfg, rank=0):
+        self.cfg, self.dir, self.main = cfg, cfg.directory, rank == 0
+        self.bar, self.started = None, time.time()
+        self._refuse_other_config()
+        self.evaluations = checkpoint.read_lines(self.dir / "evals.jsonl")
+
+    def _refuse_other_config(self):
+        path = self.dir / "config.json"
+        if self.dir.exists() and not self.dir.is_dir():
+            raise ValueError(f"--run-dir {self.dir} is a file")
+        if not path.exists():
+            return
+        if not self.cfg.resume:
+            raise ValueError(f"{self.dir} already holds a run and --no-resume was given; choose another --run-dir")
+        try:
+            theirs, ours = json.loads(path.read_text()), json.loads(_to_json(self.cfg.numbers()))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is not readable: {error}") from error
+        other = [f"--{k.replace('_', '-')} was {theirs.get(k)}, is {v}" for k, v in ours.items() if theirs.get(k) != v]
+        if other:
+            raise ValueError(f"{self.dir} holds a run of another config ({'; '.join(other[:3])}); choose another --run-dir")
+
+    def begin(self, done):
+        """Before the first step: forget what the checkpoint (`done` steps) does not know, save what runs."""
+        self.evaluations = [e for e in self.evaluations if done and e["step"] <= done]
+        if not self.main:
+            return
+        self.dir.mkdir(parents=True, exist_ok=True)
+        for name in ("metrics.jsonl", "evals.jsonl", "samples.jsonl"):
+            checkpoint.keep_lines_until(self.dir / name, done or -1)
+        (self.dir / "config.json").write_text(_to_json(dataclasses.asdict(self.cfg) | {"about": _about()}) + "\n")
+        self.say(f"{'going on from step ' + str(done) if done else 'training'} in {self.dir}")
+
+    # ------------------------------------------------------------------------------------------------ while it runs
+
+    def say(self, text):
+        if self.main:
+            tqdm.write(text, file=sys.stdout)
+
+    def progress(self, steps):
+        """`steps`, behind a progress bar on rank 0."""
+        self.bar = tqdm(steps, "training", unit="step", disable=not self.main, dynamic_ncols=True)
+        return self.bar
+
+    def log(self, step, numbers):
+        if self.main:
+            checkpoint.append_lines(self.dir / "metrics.jsonl", [{"step": step} | numbers])
+            keys = {"accuracy": "acc", "mean_length": "len", "kl": "kl", "grad_norm": "grad"}
+            self.bar.set_postfix({short: f"{numbers[key]:.3g}" for key, short in keys.items()})
+            if self.cfg.tensorboard:
+                self._tensorboard(step, numbers)
+
+    def log_evaluation(self, step, result):
+        record = {"step": step} | result.summary()
+        self.evaluations.append(record)
+        if self.main:
+            checkpoint.append_lines(self.dir / "evals.jsonl", [record])
+        self.say(
+            f"step {step:>4}  held out: accuracy {result.accuracy:.1%} +- {result.accuracy_se:.1%}, "
+            f"mean length {result.mean_length:.1f} tokens, cut off {result.truncated:.1%}  ({result.seconds:.0f} s)"
+        )
+
+    def log_samples(self, step, problems, rollouts, grades, weight_PG, tokenizer):
+        """Keep a few whole groups; now and then print two answers of one question, the most and the least wanted."""
+        if not self.main:
+            return
+        G, records = self.cfg.group_size, []
+        for p in range(min(SAMPLED_GROUPS, len(problems))):
+            for g in range(G):
+                rollout, grade = rollouts[p * G + g], grades[p * G + g]
+                records.append(
+                    {
+                        "step": step,
+                        "source": problems[p].source,
+                        "index": problems[p].index,
+                        "prompt": problems[p].prompt,
+                        "truth": problems[p].answer,
+                        "response": tokenizer.decode(rollout.response_ids, skip_special_tokens=True),
+                        "length": len(rollout.response_ids),
+                        "finished": rollout.finished,
+                        "correct": grade.correct and rollout.finished,
+                        "reason": grade.reason,
+                        "weight": weight_PG[p, g].item(),
+                    }
+                )
+        checkpoint.append_lines(self.dir / "samples.jsonl", records)
+        if step % self.cfg.show_every == 0:
+            first = sorted(records[:G], key=lambda r: (-r["weight"], r["length"]))
+            for r in (first[0], first[-1]):
+                verdict = "right" if r["correct"] else f"wrong ({r['reason']})"
+                self.say(f"--- {_clip(r['prompt'], 200)}  [{verdict}, {r['length']} tokens, weight {r['weight']:.2f}]")
+                self.say(_clip(r["response"], 600))
+
+    def _tensorboard(self, step, numbers):
+        from torch.utils.tensorboard import SummaryWriter  # optional: config checks that it is there
+
+        self.writer = getattr(self, "writer", None) or SummaryWriter(self.dir / "tensorboard")
+        for key, value in numbers.items():
+            if isinstance(value, int | float):
+                self.writer.add_scalar(key, value, step)
+
+    # -------------------------------------------------------------------------------------------------- when it ends
+
+    def finish(self):
+        """The before/after table and the figures."""
+        if not self.main or len(self.evaluations) < 2:
+            return
+        before, after = self.evaluations[0], self.evaluations[-1]
+        print_before_after(before, after, self.cfg.lam)
+        plots.training_curves(self.dir, self.dir / "curves.png")
+        plots.before_after(before, after, self.dir / "before_after.png")
+        self.say(f"plots: {self.dir / 'before_after.png'}, {self.dir / 'curves.png'}")
+        self.say(f"model: {checkpoint.newest(self.dir)}   numbers: {self.dir / 'metrics.jsonl'}")
+
+
+def print_before_after(before, after, lam):
+    """One table: accuracy and length on the same held-out problems, and the change, level by level."""
+    table = Table(title=f"Held-out problems before and after DRPO (lambda = {lam:g})", title_justify="left")
+    for column, justify in (("", "left"), ("before", "right"), ("after", "right"), ("change", "right")):
+        table.add_column(column, justify=justify)
+
+    def row(name, key, old, new, share):
+        if share:
+            change = f"{100 * (new[key] - old[key]):+.1f} points"
+            table.add_row(name, *(f"{100 * r[key]:.1f} %{_se(r, key, 100)}" for r in (old, new)), change)
+        else:
+            change = f"{100 * (new[key] / old[key] - 1):+.0f} %" if old[key] else ""
+            table.add_row(name, *(f"{r[key]:.1f}{_se(r, key, 1)}" for r in (old, new)), change)
+
+    row("accuracy", "accuracy", before, after, True)
+    row("mean length (tokens)", "mean_length", before, after, False)
+    row("cut off at the limit", "truncated", before, after, True)
+    table.add_section()
+    for source in before["by_source"]:
+        old, new = before["by_source"][source], after["by_source"].get(source)
+        if new and len(before["by_source"]) > 1:
+            row(f"{escape(source)}: accuracy", "accuracy", old, new, True)
+            row("   mean length", "mean_length", old, new, False)
+    Console().print(table)
+
+
+def _se(record, key, scale):
+    error = record.get(f"{key}_se")
+    return f" ±{scale * error:.1f}" if error is not None else ""
+
+
+def _clip(text, limit):
+    text = " / ".join(line for line in str(text).strip().splitlines() if line.strip())
+    return text if len(text) <= limit else f"{text[: limit // 2]} [...] {text[-limit // 2 :]}"
+
+
+def _about():
+    """What ran: the command, the code and the versions."""
+    def git(*words):
+        try:
+            done = subprocess.run(["git", *words], capture_output=True, text=True, cwd=os.path.dirname(__file__) or ".")
+        except OSError:  # no git on this machine
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    return {
+        "command": " ".join([os.path.basename(sys.executable), *sys.argv]),
+        "commit": git("rev-parse", "HEAD"),
+        "uncommitted": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "world_size": int(os.environ.get("WORLD_SIZE", 1)),
+        "threads": torch.get_num_threads(),
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+def _to_json(settings):
+    """Strict JSON: infinity (lambda of DisCO) becomes the text "inf"."""
+    plain = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in settings.items()}
+    return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
