@@ -38,7 +38,7 @@ HUB = {  # name: id[:config][@split]
 SUFFIXES = (".parquet", ".json", ".jsonl")
 TEXT_COLUMNS = ("prompt", "problem", "question")
 ANSWER_COLUMNS = ("reward_model", "answer", "final_answer")
-ARITHMETIC_SIZE = {"train": 20_000, "test": 512}
+ARITHMETIC_SIZE = {"train": 8_000, "test": 512}
 
 
 @dataclass(frozen=True)
