@@ -1,0 +1,117 @@
+"""checkpoint.py - a run directory that survives kill -9: checkpoints appear whole or not at all, logs never tear.
+
+    run/config.json            every setting, the command and versions, written before step 0
+    run/metrics.jsonl          one JSON object a step
+    run/samples.jsonl          a few whole groups of answers with their grades and credits
+    run/checkpoints/step_N/    a Hugging Face model directory, beside optimizer.safetensors and trainer.json
+
+There are no random-number states to keep: all randomness in training is a function of (seed, step).
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+PREFIX = "step_"
+
+
+def save(run_dir, step, model, tokenizer, optimizer, *, keep=2):
+    """Write checkpoints/step_N under another name, flush it to the disk, then rename: readers see all or nothing.
+
+    Raises OSError (a full disk, say) with the checkpoints written before it untouched and no half-written one left.
+    """
+    final = Path(run_dir) / "checkpoints" / f"{PREFIX}{step}"
+    partial = final.with_name(f".partial_{step}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        save_file(_optimizer_tensors(model, optimizer), partial / "optimizer.safetensors")
+        (partial / "trainer.json").write_text(json.dumps({"step": step}) + "\n")
+        for path in partial.iterdir():
+            _flush(path)
+        shutil.rmtree(final, ignore_errors=True)
+        os.rename(partial, final)
+        _flush(final.parent)
+    except Exception as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise
+        raise OSError(f"could not write {final}: {error}") from error  # safetensors has its own error for a full disk
+    for old in list_steps(run_dir)[:-keep]:
+        shutil.rmtree(Path(run_dir) / "checkpoints" / f"{PREFIX}{old}")
+
+
+def list_steps(run_dir):
+    """Steps that have a whole checkpoint, ascending."""
+    found = (Path(run_dir) / "checkpoints").glob(f"{PREFIX}*/trainer.json")
+    return sorted(int(path.parent.name.removeprefix(PREFIX)) for path in found)
+
+
+def newest(run_dir):
+    """The newest whole checkpoint's directory, or None."""
+    steps = list_steps(run_dir)
+    return Path(run_dir) / "checkpoints" / f"{PREFIX}{steps[-1]}" if steps else None
+
+
+def restore_optimizer(checkpoint, model, optimizer):
+    """Put AdamW's moments back, bit for bit. Returns the number of steps done. The model's weights are loaded from
+    the same directory by policy.load_model, as from any model directory."""
+    tensors = load_file(Path(checkpoint) / "optimizer.safetensors")
+    for name, parameter in model.named_parameters():
+        keys = [key for key in tensors if key.rsplit(".", 1)[0] == name]
+        if keys:  # AdamW's own step counter stays a CPU scalar, as torch makes it
+            optimizer.state[parameter] = {
+                key.rsplit(".", 1)[1]: tensors[key].cpu() if key.endswith(".step") else tensors[key].to(parameter)
+                for key in keys
+            }
+    return json.loads((Path(checkpoint) / "trainer.json").read_text())["step"]
+
+
+def _optimizer_tensors(model, optimizer):
+    return {
+        f"{name}.{key}": value.detach().contiguous().cpu()
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+        if torch.is_tensor(value)
+    }
+
+
+def _flush(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# ------------------------------------------------------------------------------------------------------- JSON lines
+
+
+def append_lines(path, records):
+    """Append records, one JSON object a line, and flush. A torn last line is the worst a kill can leave."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def read_lines(path):
+    """The records of a JSON-lines file; a torn last line (killed while writing) is left out."""
+    path = Path(path)
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
+    return [json.loads(line) for line in lines[:-1]]  # what follows the last newline is empty or torn
+
+
+def keep_lines_until(path, step):
+    """Drop records of steps after `step`: a resumed run writes them again. The rewrite is atomic."""
+    if not Path(path).exists():
+        return
+    records = [r for r in read_lines(path) if r["step"] <= step]
+    partial = Path(path).with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    append_lines(partial, records)
+    os.replace(partial, path)

@@ -1,0 +1,159 @@
+"""config.py - every setting of a training run, one frozen dataclass; the presets are its instances.
+
+The dial is `--lam`. Every other default is the official run's (METHOD: github Optimization-AI/DRPO, the 8k scripts) and
+the `tiny` preset says what it changes so that a laptop finishes in minutes.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+TINY_MODEL = str(Path(__file__).resolve().parent / "tiny")
+INSTRUCTION = "Let's think step by step and output the final answer within \\boxed{}."
+
+
+@dataclass(frozen=True)
+class Config:
+    # What is trained, on what
+    model: str = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
+    """A directory or Hub id of a causal LM in safetensors."""
+    train_data: str = "deepscaler"
+    """A Hub id, a .parquet/.json/.jsonl file, or "arithmetic" (built in)."""
+    eval_data: str = "aime"
+    """Held-out problems, named as in train_data or eval.py."""
+    suffix: str = INSTRUCTION
+    """Appended to each problem that does not already end with it."""
+    template: bool = True
+    """Use the tokenizer's chat template; --no-template trains on the bare text."""
+
+    # The objective (drpo.py)
+    lam: float = 0.1
+    """lambda, the dial: small favours short correct answers, large ignores length, inf is DisCO."""
+    preference: Literal["linear", "concave", "cosine"] = "linear"
+    """The shape of the length preference among correct answers."""
+    score: Literal["log_likelihood", "likelihood_ratio"] = "log_likelihood"
+    negatives: Literal["dro", "mean"] = "dro"
+    """How wrong answers are pushed down: worst case (DisCO, DRPO) or mean (DisCO-b)."""
+    tau: float = 10.0
+    """Temperature of the DRO over wrong answers; small concentrates on the likeliest one."""
+    beta: float = 1e3
+    """Weight of the trust region's squared hinge, (beta/2) [KL - delta]_+^2."""
+    delta: float = 1e-4
+    """Radius of the trust region: KL(old || new) in nats a token that costs nothing."""
+    kl_estimator: Literal["k1", "k3"] = "k1"
+
+    # One step: sample, grade, weigh, update
+    steps: int = 1000
+    prompts_per_step: int = 128
+    """P, over all ranks."""
+    group_size: int = 8
+    """G, answers a prompt."""
+    mini_batches: int = 4
+    """Optimizer steps a rollout batch; the first is on-policy, the trust region holds the others."""
+    max_prompt_tokens: int = 1024
+    """Longer prompts are dropped and counted."""
+    max_response_tokens: int = 8192
+    """C: longer answers are cut, count as wrong, and are reported as truncated."""
+    temperature: float = 0.6
+    sampler: Literal["auto", "vllm", "transformers"] = "auto"
+    """auto: vLLM where it and a GPU are there, else Transformers."""
+    gpu_memory_utilization: float = 0.6
+    """Share of a GPU that vLLM may take while it samples."""
+
+    # The optimizer
+    lr: float = 2e-6
+    weight_decay: float = 0.01
+    warmup_steps: int = 0
+    """Steps of linear warm-up, then constant."""
+    grad_clip: float = 1.0
+    micro_batch_tokens: int = 16384
+    """Padded tokens a forward pass; changes memory and speed, never the gradient."""
+    gradient_checkpointing: bool = True
+
+    # Watching and keeping
+    seed: int = 0
+    run_dir: str = ""
+    """Default: runs/ and a name made of the preset's model, lambda and seed."""
+    eval_every: int = 20
+    eval_problems: int = 0
+    """Held-out problems an evaluation; 0 takes all."""
+    eval_samples: int = 8
+    """Answers a held-out problem."""
+    eval_top_p: float = 0.95
+    save_every: int = 20
+    keep_checkpoints: int = 2
+    """Newest checkpoints that stay on disk (beside the last)."""
+    show_every: int = 10
+    """Steps between two whole answers printed to read."""
+    tensorboard: bool = False
+    resume: bool = True
+    """Go on from the run directory's newest checkpoint; --no-resume refuses a directory that is not empty."""
+    trust_remote_code: bool = False
+
+    def __post_init__(self):
+        def need(ok, flag, rule):
+            if not ok:
+                value = getattr(self, flag)
+                raise ValueError(f"--{flag.replace('_', '-')} must be {rule}, got {value}")
+
+        for flag in ("lam", "tau"):
+            need(getattr(self, flag) > 0, flag, "positive")  # also catches nan
+        for flag in ("beta", "delta", "weight_decay", "warmup_steps", "eval_problems", "lr"):
+            need(getattr(self, flag) >= 0, flag, "0 or more")
+        need(math.isfinite(self.lr), "lr", "finite")
+        need(0 < self.temperature < math.inf, "temperature", "positive")
+        need(0 < self.eval_top_p <= 1, "eval_top_p", "in (0, 1]")
+        need(0 < self.gpu_memory_utilization < 1, "gpu_memory_utilization", "in (0, 1)")
+        need(self.grad_clip > 0, "grad_clip", "positive")
+        need(self.group_size >= 2, "group_size", "2 or more: one answer has nothing to be compared with")
+        for flag in (
+            *("steps", "prompts_per_step", "mini_batches", "max_prompt_tokens", "max_response_tokens"),
+            *("micro_batch_tokens", "eval_every", "eval_samples", "save_every", "keep_checkpoints", "show_every"),
+        ):
+            need(getattr(self, flag) >= 1, flag, "1 or more")
+        if self.prompts_per_step % self.mini_batches:
+            raise ValueError(
+                f"--prompts-per-step {self.prompts_per_step} must be a multiple of --mini-batches {self.mini_batches}"
+            )
+
+    @property
+    def directory(self):
+        """Where this run writes. Derived unless given, so that two settings never share one by accident."""
+        return Path(self.run_dir or f"runs/{Path(self.model).name}-lam{self.lam:g}-seed{self.seed}")
+
+    def numbers(self):
+        """The settings that decide the run's numbers: two configs with equal numbers() may continue each other."""
+        free = {"run_dir", "resume", "steps", "save_every", "keep_checkpoints", "show_every", "tensorboard"}
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in free}
+
+
+TINY = Config(
+    model=TINY_MODEL,
+    train_data="arithmetic",
+    eval_data="arithmetic",
+    suffix="",
+    steps=60,
+    prompts_per_step=32,
+    mini_batches=1,
+    max_prompt_tokens=32,
+    max_response_tokens=256,
+    lr=2e-4,
+    weight_decay=0.0,
+    gradient_checkpointing=False,
+    eval_problems=512,
+    eval_samples=4,
+    eval_top_p=1.0,
+    eval_every=15,
+    save_every=15,
+    show_every=15,
+)
+R1_1_5B = Config()
+R1_7B = dataclasses.replace(R1_1_5B, model="deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", lr=1e-6)
+
+PRESETS = {
+    "tiny": ("the embedded model on any machine, minutes on a CPU", TINY),
+    "r1-1.5b": ("DeepSeek-R1-Distill-Qwen-1.5B, one node of 8 x 80 GB", R1_1_5B),
+    "r1-7b": ("DeepSeek-R1-Distill-Qwen-7B, one node of 8 GPUs", R1_7B),
+}

@@ -1,0 +1,148 @@
+"""policy.py - the model as the trainer sees it: load it safely, cut a batch into micro-batches, score the answers.
+
+An answer's log-probabilities are those of the distribution it was sampled from: logits divided by the sampling
+temperature, before any top-p. Sampled ids are scored as they are (never re-tokenised text), the end token included.
+
+N answers | L prompt + response tokens (right-padded) | T response tokens | M response tokens of all answers, unpadded
+V vocabulary | H hidden size
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+HEAD_CHUNK_ELEMENTS = 2**26  # logits in float32 at a time: 256 MB; a whole (8192, 152k) would be 5 GB a copy
+
+
+# ---------------------------------------------------------------------------------------------------------- loading
+
+
+def load_tokenizer(path, trust_remote_code=False):
+    """The tokenizer beside the model, local directory or Hub id. Raises ValueError in one line."""
+    _check_local(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ValueError(f"no tokenizer at {path}: {_first_line(error)}") from error
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f"the tokenizer at {path} has no end token (eos_token), so no answer could ever end")
+    return tokenizer
+
+
+def load_model(path, *, dtype=torch.float32, device="cpu", trust_remote_code=False):
+    """A causal LM with weights from safetensors only; remote code stays off unless asked for. ValueError in one line."""
+    _check_local(path)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ValueError(f"no causal language model at {path}: {_first_line(error)}") from error
+    _remove_dropout(model)
+    _check_head(model, path)
+    return model.to(device)
+
+
+def _remove_dropout(model):
+    """Dropout would make the trained policy another one than the sampled one (and PPO-style ratios differ from 1)."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if getattr(module, "attention_dropout", 0.0):
+            module.attention_dropout = 0.0
+
+
+@torch.no_grad()
+def _check_head(model, path):
+    """Policy applies the head itself, in chunks; some architectures rescale or cap their logits after it."""
+    ids = torch.tensor([[1, 2]])
+    ours = model.get_output_embeddings()(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+    if not torch.allclose(ours, model(input_ids=ids, use_cache=False).logits, rtol=1e-2, atol=1e-2):
+        raise ValueError(f"the model at {path} changes its logits after the output head, which policy.py does not do")
+
+
+def _check_local(path):
+    looks_local = str(path).startswith((".", "/", "~")) or Path(path).exists() or str(path).count("/") > 1
+    if looks_local and not (Path(path) / "config.json").is_file():
+        problem = "holds no config.json" if Path(path).is_dir() else "does not exist"
+        raise ValueError(f"model directory {path} {problem}")
+
+
+def _first_line(error):
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+# --------------------------------------------------------------------------------------- cutting a batch into pieces
+
+
+def balance(length_N, n_parts):
+    """Answer indices for each rank, near-equal in tokens: longest first, each to the part with least so far."""
+    parts, load = [[] for _ in range(n_parts)], [0] * n_parts
+    for i in sorted(range(len(length_N)), key=lambda i: (-length_N[i], i)):
+        lightest = min(range(n_parts), key=lambda k: (load[k], k))
+        parts[lightest].append(i)
+        load[lightest] += length_N[i]
+    return parts
+
+
+def micro_batches(length_N, token_budget):
+    """Cut answers into batches of at most `token_budget` padded tokens (one answer may exceed it). Sorted by length
+    first, so that padding stays small. Returns lists of indices into length_N."""
+    batches, current = [], []
+    for i in sorted(range(len(length_N)), key=lambda i: (-length_N[i], i)):
+        longest = length_N[current[0]] if current else length_N[i]
+        if current and (len(current) + 1) * longest > token_budget:
+            batches.append(current)
+            current = []
+        current.append(i)
+    return batches + [current] if current else batches
+
+
+def pad(rollouts, device="cpu"):
+    """Right-padded ids (N, L), prompt lengths (N,), response mask (N, T). Masks come from lengths, never from ids."""
+    length_N = [len(r.prompt_ids) + len(r.response_ids) for r in rollouts]
+    ids_NL = torch.zeros(len(rollouts), max(length_N), dtype=torch.long)
+    for row, r in enumerate(rollouts):
+        ids_NL[row, : length_N[row]] = torch.tensor(r.prompt_ids + r.response_ids)
+    prompt_N = torch.tensor([len(r.prompt_ids) for r in rollouts])
+    response_N = torch.tensor([len(r.response_ids) for r in rollouts])
+    mask_NT = torch.arange(int(response_N.max())) < response_N[:, None]
+    return ids_NL.to(device), prompt_N.to(device), mask_NT.to(device)
+
+
+# ---------------------------------------------------------------------------------------------------------- scoring
+
+
+class Policy(nn.Module):
+    """A Hugging Face causal LM whose forward returns log-probabilities of given answers. DDP wraps this."""
+
+    def __init__(self, model, temperature, head_chunk_elements=HEAD_CHUNK_ELEMENTS):
+        super().__init__()
+        self.model = model
+        self.temperature = temperature
+        self.head_chunk_elements = head_chunk_elements
+
+    def forward(self, ids_NL, prompt_N, mask_NT):
+        """log pi(o_t | q, o_<t) at the sampling temperature, (N, T) float32, 0 on padding."""
+        # Right padding and causal attention: a real token never sees padding, so no attention mask is needed.
+        hidden_NLH = self.model.base_model(input_ids=ids_NL, use_cache=False).last_hidden_state
+        row_M, t_M = mask_NT.nonzero(as_tuple=True)
+        position_M = prompt_N[row_M] + t_M
+        logp_M = self._token_logp(hidden_NLH[row_M, position_M - 1], ids_NL[row_M, position_M])  # t-1 predicts t
+        return torch.zeros(mask_NT.shape, device=logp_M.device).masked_scatter(mask_NT, logp_M)
+
+    def _token_logp(self, hidden_MH, target_M):
+        """The head in chunks, recomputed in the backward pass, so that full (M, V) logits never exist at once."""
+        vocabulary = self.model.get_output_embeddings().weight.shape[0]
+        chunk = max(1, self.head_chunk_elements // vocabulary)
+        if len(target_M) <= chunk:
+            return self._chunk_logp(hidden_MH, target_M)
+        pieces = zip(hidden_MH.split(chunk), target_M.split(chunk), strict=True)
+        return torch.cat([checkpoint(self._chunk_logp, h, t, use_reentrant=False) for h, t in pieces])
+
+    def _chunk_logp(self, hidden_MH, target_M):
+        logits_MV = self.model.get_output_embeddings()(hidden_MH).float() / self.temperature
+        return logits_MV.gather(-1, target_M[:, None])[:, 0] - logits_MV.logsumexp(-1)

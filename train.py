@@ -1,0 +1,346 @@
+"""train.py - the loop, readable end to end: sample, grade, weigh, update, log. One process a GPU, or just one.
+
+    python train.py                                          the embedded tiny model on this machine's CPU
+    torchrun --nproc_per_node=8 train.py r1-1.5b --lam 0.1   the paper's setting on one node
+
+Every rank samples and grades its own prompts; then all ranks see the whole batch, so the weights, the credits and the
+logged numbers are global, and each rank updates on an equal share of *tokens*. What a gradient is never depends on
+how many ranks there are or how the batch is cut. Formulas live in drpo.py, settings in config.py.
+
+P prompts | G answers a prompt | N = P*G answers in prompt order | T response tokens
+"""
+
+import contextlib
+import os
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+import checkpoint
+import cli
+import data
+import drpo
+import policy as policies
+import report
+import reward
+import rollout
+from config import PRESETS
+from eval import evaluate
+
+
+def train(cfg, world):
+    """Run (or go on with) the training that `cfg` describes. Returns the run directory."""
+    run = report.Run(cfg, world.rank)
+    path = checkpoint.newest(cfg.directory) or cfg.model
+    tokenizer = policies.load_tokenizer(path, cfg.trust_remote_code)
+    problems, prompts = load_prompts(cfg, cfg.train_data, "train", tokenizer, run)
+    if len(problems) < cfg.prompts_per_step:
+        raise ValueError(f"{cfg.train_data} holds {len(problems)} problems, fewer than one step's {cfg.prompts_per_step}")
+    held_out = load_prompts(cfg, cfg.eval_data, "test", tokenizer, run, limit=cfg.eval_problems)
+    model = policies.load_model(path, device=world.device, trust_remote_code=cfg.trust_remote_code)
+    policy, optimizer = set_up(model, cfg, world)
+    done = checkpoint.restore_optimizer(path, model, optimizer) if path != cfg.model else 0
+    sampler = make_sampler(cfg, model, path, tokenizer, world)
+    run.begin(done)
+
+    def evaluation(step):
+        if run.lacks_evaluation(step):
+            run.log_evaluation(step, evaluate(sampler, *held_out, tokenizer=tokenizer, **evaluation_settings(cfg, world)))
+
+    evaluation(done)
+    for step in run.progress(range(done + 1, cfg.steps + 1)):
+        clock = Clock(world.device)
+
+        # 1 sample: this step's prompts, G answers each; every rank asks its own part of the prompts
+        chosen = data.batch_indices(cfg.seed, step - 1, len(problems), cfg.prompts_per_step)
+        mine = np.array_split(np.arange(cfg.prompts_per_step), world.size)[world.rank]
+        seeds = np.random.default_rng([cfg.seed, step]).integers(2**31, size=cfg.prompts_per_step)
+        sampler.wake()
+        rollouts = sampler.sample(
+            [prompts[chosen[i]] for i in mine],
+            n=cfg.group_size,
+            temperature=cfg.temperature,
+            max_tokens=cfg.max_response_tokens,
+            seeds=[int(seeds[i]) for i in mine],
+        )
+        sampler.sleep()
+        clock.lap("sample")
+
+        # 2 grade: is each answer correct? One that was cut off is not
+        texts = [tokenizer.decode(r.response_ids, skip_special_tokens=True) for r in rollouts]
+        grades = reward.grade_all(texts, [problems[chosen[i]].answer for i in mine for _ in range(cfg.group_size)])
+        rollouts, grades = gather(rollouts, world), gather(grades, world)  # from here on, the whole batch on every rank
+        correct_PG = in_groups([g.correct and r.finished for g, r in zip(grades, rollouts, strict=True)], cfg)
+        clock.lap("grade")
+
+        # 3 weigh: how much of a prompt's pull goes to each of its correct answers
+        length_PG = in_groups([len(r.response_ids) for r in rollouts], cfg)
+        preference_PG = drpo.length_preference(length_PG, cfg.max_response_tokens, cfg.preference)
+        weight_PG = drpo.positive_distribution(preference_PG, correct_PG, cfg.lam)
+        clock.lap("weigh")
+
+        # 4 update: one optimizer step a mini-batch, then the sampler gets the new weights
+        for group in optimizer.param_groups:
+            group["lr"] = cfg.lr * min(1.0, step / max(1, cfg.warmup_steps))
+        numbers = update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world)
+        if not np.isfinite(numbers["grad_norm"]):
+            raise RuntimeError(f"step {step}: the gradient is not finite; checkpoints before this step are intact")
+        clock.lap("update")
+        sampler.sync(model)
+        clock.lap("sync")
+
+        # 5 log: numbers for eyes and plots, whole answers to read, a checkpoint now and then
+        numbers |= batch_numbers(rollouts, grades, correct_PG, length_PG) | clock.seconds
+        run.log(step, numbers)
+        run.log_samples(step, [problems[i] for i in chosen], rollouts, grades, weight_PG, tokenizer)
+        if step % cfg.eval_every == 0 or step == cfg.steps:
+            evaluation(step)
+        if world.rank == 0 and (step % cfg.save_every == 0 or step == cfg.steps):
+            checkpoint.save(cfg.directory, step, model, tokenizer, optimizer, keep=cfg.keep_checkpoints)
+
+    run.finish()
+    return cfg.directory
+
+
+# ---------------------------------------------------------------------------------------------------------- update
+
+
+def update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world):
+    """The streamed DRPO update: `mini_batches` optimizer steps, each with the exact gradient of drpo.drpo_loss over
+    its prompts, summed over micro-batches and ranks. Returns numbers for the log.
+
+    drpo_credit makes the answers independent, but needs all scores of a group first. So each mini-batch is scored
+    (for the first one, the pass that yields the old log-probabilities has just done it), the scores are shared among
+    ranks, and only then does each rank run its answers forward and backward, a few at a time.
+    """
+    N_mini = len(rollouts) // cfg.mini_batches
+    prompts_mini = len(correct_PG) // cfg.mini_batches
+    minis = [my_micro_batches(rollouts, m * N_mini, N_mini, cfg, world) for m in range(cfg.mini_batches)]
+    with torch.no_grad():  # the policy that sampled, scored by the model being trained: "old"
+        for micro in (micro for mini in minis for micro in mini):
+            micro.old_logp_NT = policy(*micro.inputs)
+    log = {"objective": [], "kl": [], "grad_norm": []}
+    for m, mini in enumerate(minis):
+        rows = slice(m * prompts_mini, (m + 1) * prompts_mini)
+        correct, weight = correct_PG[rows], weight_PG[rows]
+        n_tokens = sum(len(r.response_ids) for r in rollouts[m * N_mini : (m + 1) * N_mini])
+
+        # Scores and KL of the whole mini-batch under the current weights
+        score_N, kl = torch.zeros(N_mini + 1, dtype=torch.float64).split([N_mini, 1])
+        with torch.no_grad():
+            for micro in mini:
+                logp_NT = micro.old_logp_NT if m == 0 else policy(*micro.inputs)
+                score_N[micro.answers] = micro.score(logp_NT, cfg).double().cpu()
+                kl += micro.kl_sum(logp_NT, cfg).double().cpu() / n_tokens
+        score_N, kl = all_sum(torch.cat([score_N, kl]), world).split([N_mini, 1])
+        score_PG = score_N.view(correct.shape)
+        objective = drpo.drpo_objective(score_PG, correct, weight.double(), cfg.tau, cfg.negatives)
+        credit_N = drpo.drpo_credit(score_PG, correct, weight.double(), cfg.tau, cfg.negatives).flatten()
+        pressure = drpo.trust_region_pressure(kl, cfg.beta, cfg.delta).item()
+
+        # Forward and backward, micro-batch by micro-batch; ranks exchange gradients in the last one's backward
+        optimizer.zero_grad(set_to_none=True)
+        for micro in mini:
+            last = micro is mini[-1]
+            with contextlib.nullcontext() if last or world.size == 1 else policy.no_sync():
+                logp_NT = policy(*micro.inputs)
+                credit = credit_N[micro.answers].to(logp_NT)
+                loss = -(credit * micro.score(logp_NT, cfg)).sum()
+                if pressure > 0:
+                    loss = loss + pressure * micro.kl_sum(logp_NT, cfg) / n_tokens
+                (loss * world.size).backward()  # DDP averages over ranks, the batch's gradient is a sum
+        log["grad_norm"].append(torch.nn.utils.clip_grad_norm_(policy.parameters(), cfg.grad_clip).item())
+        log["objective"].append(objective.item())
+        log["kl"].append(kl.item())
+        optimizer.step()
+    gap = torch.stack([m.sampler_gap_sum(rollouts) for mini in minis for m in mini]).sum()
+    tokens = sum(len(r.response_ids) for r in rollouts)
+    return {
+        "objective": float(np.mean(log["objective"])),  # J before each optimizer step, averaged
+        "kl": log["kl"][-1],  # of the last mini-batch: 0 with a single one, which is on-policy
+        "grad_norm": float(np.max(log["grad_norm"])),  # before clipping; a NaN shows
+        "sampler_gap": (all_sum(gap, world) / tokens).item(),  # mean |logp of the trainer - logp of the sampler|
+    }
+
+
+@dataclass
+class MicroBatch:
+    """Some of a mini-batch's answers, padded together. `answers` are their positions in the mini-batch."""
+
+    answers: list
+    first: int
+    inputs: tuple  # ids_NL, prompt_N, mask_NT
+    old_logp_NT: torch.Tensor | None = None
+
+    def score(self, logp_NT, cfg):
+        return drpo.sequence_score(logp_NT, self.inputs[2], self.old_logp_NT, cfg.score)
+
+    def kl_sum(self, logp_NT, cfg):
+        return drpo.kl_per_token(logp_NT, self.old_logp_NT, self.inputs[2], cfg.kl_estimator).sum()
+
+    def sampler_gap_sum(self, rollouts):
+        mask_NT = self.inputs[2].cpu()
+        sampled = torch.cat([torch.tensor(rollouts[self.first + i].logp) for i in self.answers])
+        return (self.old_logp_NT.cpu()[mask_NT] - sampled).abs().double().sum()
+
+
+def my_micro_batches(rollouts, first, n, cfg, world):
+    """This rank's share of answers first..first+n-1, near-equal over ranks in tokens, cut into micro-batches."""
+    lengths = [len(r.prompt_ids) + len(r.response_ids) for r in rollouts[first : first + n]]
+    mine = policies.balance(lengths, world.size)[world.rank]
+    pieces = policies.micro_batches([lengths[i] for i in mine], cfg.micro_batch_tokens)
+    chosen = [[mine[k] for k in piece] for piece in pieces]
+    return [
+        MicroBatch(answers, first, policies.pad([rollouts[first + i] for i in answers], world.device))
+        for answers in chosen
+    ]
+
+
+# --------------------------------------------------------------------------------------------- set-up and numbers
+
+
+def load_prompts(cfg, spec, split, tokenizer, run, limit=0):
+    """(problems, prompt ids) of a data set, shortened to `limit`; says how many prompts were too long."""
+    problems = data.load_problems(spec, split=split)
+    if limit:
+        problems = problems[:limit]
+    problems, prompts, dropped = data.encode_prompts(
+        problems, tokenizer, max_tokens=cfg.max_prompt_tokens, template=cfg.template, suffix=cfg.suffix
+    )
+    run.say(f"{spec} ({split}): {len(problems)} problems" + (f", {dropped} too long and dropped" if dropped else ""))
+    return problems, prompts
+
+
+def set_up(model, cfg, world):
+    """(policy, optimizer): the model behind Policy (and DDP where there are several ranks), AdamW on fp32 weights."""
+    model.eval()  # no dropout anywhere; gradient checkpointing alone needs train mode
+    if cfg.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()
+    policy = policies.Policy(model, cfg.temperature)
+    if world.size > 1:
+        ids = [world.device.index] if world.device.type == "cuda" else None
+        policy = DistributedDataParallel(policy, device_ids=ids, gradient_as_bucket_view=True)
+    return policy, torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay)
+
+
+def make_sampler(cfg, model, path, tokenizer, world):
+    return rollout.make_sampler(
+        cfg.sampler,
+        model,
+        str(path),
+        tokenizer,
+        device=world.device,
+        max_model_len=cfg.max_prompt_tokens + cfg.max_response_tokens,
+        seed=cfg.seed + world.rank,
+        gpu_memory_utilization=cfg.gpu_memory_utilization,
+    )
+
+
+def evaluation_settings(cfg, world):
+    return {
+        "n": cfg.eval_samples,
+        "temperature": cfg.temperature,
+        "top_p": cfg.eval_top_p,
+        "max_tokens": cfg.max_response_tokens,
+        "seed": cfg.seed,
+        "rank": world.rank,
+        "world_size": world.size,
+    }
+
+
+def in_groups(values, cfg):
+    return torch.tensor(values).view(-1, cfg.group_size)
+
+
+def batch_numbers(rollouts, grades, correct_PG, length_PG):
+    """What the batch looked like, all ranks together: the numbers to watch first."""
+    reasons = Counter(g.reason for g in grades)
+    right = length_PG[correct_PG].float()
+    return {
+        "accuracy": correct_PG.float().mean().item(),
+        "mean_length": length_PG.float().mean().item(),  # tokens, end token included
+        "mean_length_correct": right.mean().item() if len(right) else None,
+        "truncated": float(np.mean([not r.finished for r in rollouts])),
+        "mixed_groups": drpo.mixed_groups(correct_PG).float().mean().item(),
+        "response_tokens": int(length_PG.sum()),
+        "reasons": dict(sorted(reasons.items())),
+    }
+
+
+class Clock:
+    """Wall seconds of each stage. CUDA runs behind Python's back, so a lap waits for it."""
+
+    def __init__(self, device):
+        self.device, self.seconds, self.last = device, {}, time.perf_counter()
+
+    def lap(self, stage):
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        self.seconds[f"seconds_{stage}"], self.last = now - self.last, now
+
+
+# ----------------------------------------------------------------------------------------------------------- ranks
+
+
+@dataclass(frozen=True)
+class World:
+    """Who we are among the ranks. torchrun tells through the environment; plain python is rank 0 of 1."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+
+def join_world():
+    rank, size, local = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if size > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return World(rank, size, device)
+
+
+def gather(items, world):
+    """Every rank's items, concatenated in rank order (and so in prompt order)."""
+    if world.size == 1:
+        return items
+    parts = [None] * world.size
+    dist.all_gather_object(parts, items)
+    return [item for part in parts for item in part]
+
+
+def all_sum(tensor, world):
+    """The sum over ranks, on the CPU. Collectives need the device that the process group was made for."""
+    if world.size == 1:
+        return tensor
+    tensor = tensor.to(world.device)
+    dist.all_reduce(tensor)
+    return tensor.cpu()
+
+
+def main(argv=None):
+    cfg = cli.parse(PRESETS, argv)
+    world = join_world()
+    try:
+        if cfg.prompts_per_step < world.size or cfg.prompts_per_step // cfg.mini_batches * cfg.group_size < world.size:
+            raise ValueError(f"--prompts-per-step {cfg.prompts_per_step} is too few for {world.size} ranks")
+        train(cfg, world)
+    except (ValueError, RuntimeError, OSError) as error:
+        cli.fail(error, world.rank)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
