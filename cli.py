@@ -1,0 +1,93 @@
+"""cli.py - from the command line to a frozen dataclass, and from a user's mistake to one line.
+
+`parse` maps flags to the fields of one flat dataclass (tyro does the work, and `--help`). With presets the first word
+may name one, and the flags change it: `train.py r1-1.5b --lam 0.2`. Whatever is wrong with the command ends in one
+line on stderr, `error: ...`, and exit code 2. `user_errors` does the same for a ValueError raised while the run is set
+up; it is not meant for the run itself, where a ValueError may be our bug and deserves its traceback.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import sys
+
+import tyro
+
+
+def parse(config, argv=None, *, prog=None, description=None):
+    """The config that `argv` (default: the command's own words) asks for.
+
+    config: a dataclass whose fields all have defaults, an instance of one, or presets {name: (description, instance)},
+        of which the first is the default.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(config, dict):
+        name, argv = _preset(config, argv)
+        default = config[name][1]
+        listed = "\n".join(f"  {key:<{max(map(len, config))}}  {text}" for key, (text, _) in config.items())
+        listed = f"presets (the first word, default {next(iter(config))}):\n{listed}"
+        description = f"{description}\n\n{listed}" if description else listed
+    else:
+        default = config() if isinstance(config, type) else config
+    _refuse_unknown_flags(default, argv)
+    stderr = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(stderr):
+            return tyro.cli(type(default), default=default, args=argv, prog=prog, description=description)
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        fail(_first_sentence(stderr.getvalue(), type(default).__name__))
+
+
+def fail(message):
+    """Leave with one line on stderr and exit code 2, as command-line tools do for a usage error."""
+    print(f"error: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+    raise SystemExit(2)
+
+
+@contextlib.contextmanager
+def user_errors():
+    """Around the set-up of a run (files, names, models): a ValueError is the user's and ends in one line."""
+    try:
+        yield
+    except ValueError as error:
+        fail(error)
+
+
+def _preset(presets, argv):
+    if not argv or argv[0].startswith("-"):
+        return next(iter(presets)), argv
+    if argv[0] not in presets:
+        fail(f"unknown preset {argv[0]!r}{_near(argv[0], presets)}; presets: {', '.join(presets)}")
+    return argv[0], argv[1:]
+
+
+def _refuse_unknown_flags(default, argv):
+    """tyro's own message names the flag and its value alike and knows no nearest name."""
+    known = {"--help"}
+    for field in dataclasses.fields(default):
+        flag = field.name.replace("_", "-")
+        known |= {f"--{flag}"} | ({f"--no-{flag}"} if isinstance(getattr(default, field.name), bool) else set())
+    for word in argv:
+        flag = word.split("=")[0]
+        if word.startswith("--") and flag.replace("_", "-") not in known:
+            fail(f"unknown flag {flag}{_near(flag, known)}")
+
+
+def _near(word, known):
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _first_sentence(box, class_name):
+    """The first paragraph inside tyro's box, without its frame."""
+    lines = []
+    for line in box.splitlines():
+        line = line.strip("│╭╮╰╯ ")
+        if line.startswith("─") and lines:
+            break
+        if line and not line.startswith("─"):
+            lines.append(line)
+    return " ".join(lines).removeprefix(f"Error parsing {class_name}: ") or "the command could not be read, see --help"

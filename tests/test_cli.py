@@ -1,0 +1,88 @@
+"""cli.py: flags to a frozen config; every mistake is one line and exit code 2."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+import cli
+
+
+@dataclass(frozen=True)
+class Config:
+    lam: float = 0.1
+    """Small favours short."""
+    group_size: int = 8
+    """G."""
+    files: tuple[str, ...] = ("a",)
+    """Files."""
+    kind: Literal["fast", "slow"] = "fast"
+    """Kind."""
+    resume: bool = True
+    """Go on."""
+
+    def __post_init__(self):
+        if self.lam <= 0:
+            raise ValueError(f"--lam must be positive, got {self.lam}")
+
+
+PRESETS = {"tiny": ("any machine", Config()), "big": ("8 cards", Config(lam=0.5, group_size=16))}
+
+
+def mistake(capsys, argv, config=Config):
+    with pytest.raises(SystemExit) as stop:
+        cli.parse(config, argv, prog="train.py")
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2 and out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n")
+    return err
+
+
+def test_flags():
+    assert cli.parse(Config, []) == Config()
+    got = cli.parse(Config, "--lam inf --group_size 4 --files x y --kind slow --no-resume".split())
+    assert got == Config(float("inf"), 4, ("x", "y"), "slow", False)
+    assert cli.parse(Config, ["--group-size=2"]) == Config(group_size=2)
+
+
+def test_presets():
+    assert cli.parse(PRESETS, []) == PRESETS["tiny"][1]
+    assert cli.parse(PRESETS, ["big", "--lam", "0.2"]) == Config(lam=0.2, group_size=16)
+    assert cli.parse(PRESETS, ["--lam", "0.2"]) == Config(lam=0.2)
+
+
+@pytest.mark.parametrize("argv, message", [
+    (["--lmabda", "1"], "unknown flag --lmabda (did you mean --lam?)"),
+    (["--gruop-size=3"], "unknown flag --gruop-size (did you mean --group-size?)"),
+    (["--no-resum"], "did you mean --no-resume?"),
+    (["--no-lam"], "unknown flag --no-lam"),
+    (["--xyzzy"], "unknown flag --xyzzy"),
+    (["--lam", "0"], "--lam must be positive, got 0"),
+    (["--lam", "x"], "--lam: could not convert string to float: 'x'"),
+    (["--lam"], "'--lam'"),
+    (["--kind", "odd"], "'odd'"),
+    (["--lam", "1", "extra"], "extra"),
+])
+def test_mistakes_are_one_line(capsys, argv, message):
+    assert message in mistake(capsys, argv)
+
+
+def test_unknown_preset(capsys):
+    assert "unknown preset 'bgi' (did you mean big?); presets: tiny, big" in mistake(capsys, ["bgi"], PRESETS)
+    assert "did you mean --lam?" in mistake(capsys, ["big", "--lmabda", "1"], PRESETS)
+
+
+def test_help(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.parse(PRESETS, ["big", "--help"], prog="train.py")
+    out = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "--group-size" in out and "(default: 16)" in out and "Small favours short." in out and "any machine" in out
+
+
+def test_user_errors(capsys):
+    with pytest.raises(SystemExit) as stop, cli.user_errors():
+        raise ValueError("x.json: row 3,\n column 'answer': no answer")
+    assert stop.value.code == 2 and capsys.readouterr().err == "error: x.json: row 3, column 'answer': no answer\n"
+    with pytest.raises(KeyError), cli.user_errors():
+        raise KeyError("ours")
