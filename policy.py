@@ -23,6 +23,8 @@ HEAD_CHUNK_ELEMENTS = 2**26  # logits in float32 at a time: 256 MB; a whole (819
 def load_tokenizer(path, trust_remote_code=False):
     """The tokenizer beside the model, local directory or Hub id. Raises ValueError in one line."""
     _check_local(path)
+    if Path(path).is_dir() and not any(Path(path).glob("tokenizer*")):  # Transformers would make an empty one
+        raise ValueError(f"no tokenizer at {path}: the directory holds no tokenizer files")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -33,7 +35,7 @@ def load_tokenizer(path, trust_remote_code=False):
 
 
 def load_model(path, *, dtype=torch.float32, device="cpu", trust_remote_code=False):
-    """A causal LM with weights from safetensors only; remote code stays off unless asked for. ValueError in one line."""
+    """A causal LM, from safetensors only; remote code stays off unless asked for. Raises ValueError in one line."""
     _check_local(path)
     try:
         model = AutoModelForCausalLM.from_pretrained(

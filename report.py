@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 
+import plots
 import torch
 import transformers
 from rich.console import Console
@@ -20,7 +21,6 @@ from rich.table import Table
 from tqdm import tqdm
 
 import checkpoint
-import plots
 
 SAMPLED_GROUPS = 2  # whole groups of answers kept a step: credit only makes sense beside the rest of its group
 
@@ -48,7 +48,7 @@ class Run:
             raise ValueError(f"{path} is not readable: {error}") from error
         other = [f"--{k.replace('_', '-')} was {theirs.get(k)}, is {v}" for k, v in ours.items() if theirs.get(k) != v]
         if other:
-            raise ValueError(f"{self.dir} holds a run of another config ({'; '.join(other[:3])}); choose another --run-dir")
+            raise ValueError(f"{self.dir} holds a run where {'; '.join(other[:3])}: choose another --run-dir")
 
     def begin(self, done):
         """Before the first step: forget what the checkpoint (`done` steps) does not know, save what runs."""

@@ -18,10 +18,11 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+import reward
 import torch
 import torch.distributed as dist
+from eval import evaluate
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 import checkpoint
 import cli
@@ -29,10 +30,8 @@ import data
 import drpo
 import policy as policies
 import report
-import reward
 import rollout
 from config import PRESETS
-from eval import evaluate
 
 
 def train(cfg, world):
@@ -42,7 +41,7 @@ def train(cfg, world):
     tokenizer = policies.load_tokenizer(path, cfg.trust_remote_code)
     problems, prompts = load_prompts(cfg, cfg.train_data, "train", tokenizer, run)
     if len(problems) < cfg.prompts_per_step:
-        raise ValueError(f"{cfg.train_data} holds {len(problems)} problems, fewer than one step's {cfg.prompts_per_step}")
+        raise ValueError(f"{cfg.train_data}: {len(problems)} problems are fewer than one step's {cfg.prompts_per_step}")
     held_out = load_prompts(cfg, cfg.eval_data, "test", tokenizer, run, limit=cfg.eval_problems)
     model = policies.load_model(path, device=world.device, trust_remote_code=cfg.trust_remote_code)
     policy, optimizer = set_up(model, cfg, world)
@@ -51,10 +50,10 @@ def train(cfg, world):
     run.begin(done)
 
     def evaluation(step):
-        if run.lacks_evaluation(step):
-            run.log_evaluation(step, evaluate(sampler, *held_out, tokenizer=tokenizer, **evaluation_settings(cfg, world)))
+        run.log_evaluation(step, evaluate(sampler, *held_out, tokenizer=tokenizer, **evaluation_settings(cfg, world)))
 
-    evaluation(done)
+    if done == 0:
+        evaluation(0)
     for step in run.progress(range(done + 1, cfg.steps + 1)):
         clock = Clock(world.device)
 

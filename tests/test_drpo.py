@@ -291,7 +291,7 @@ def test_lambda_infinity_is_disco():
 def test_padding_does_not_matter():
     new, old, mask, correct, preference = random_batch(11)
     pad = torch.full((len(new), 4), -torch.inf, dtype=F64)
-    wide = [torch.cat([x, pad], 1) for x in (new, old)] + [torch.cat([mask, torch.zeros_like(pad, dtype=torch.bool)], 1)]
+    wide = [torch.cat([x, filler], 1) for x, filler in ((new, pad), (old, pad), (mask, pad > 0))]
     narrow_loss, _ = drpo.drpo_loss(new, old, mask, correct, preference, **SETTINGS)
     wide_loss, _ = drpo.drpo_loss(*wide, correct, preference, **SETTINGS)
     close(wide_loss, narrow_loss)
