@@ -41,19 +41,21 @@ def parse(config, argv=None, *, prog=None, description=None):
         fail(_first_sentence(stderr.getvalue(), type(default).__name__))
 
 
-def fail(message):
-    """Leave with one line on stderr and exit code 2, as command-line tools do for a usage error."""
-    print(f"error: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+def fail(message, rank=0):
+    """Leave with one line on stderr and exit code 2, as command-line tools do for a usage error. Ranks above 0 say who
+    they are: all of them usually meet the same mistake, but one alone must not fall silent."""
+    where = f" (rank {rank})" if rank else ""
+    print(f"error{where}: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
     raise SystemExit(2)
 
 
 @contextlib.contextmanager
-def user_errors():
+def user_errors(rank=0):
     """Around the set-up of a run (files, names, models): a ValueError is the user's and ends in one line."""
     try:
         yield
     except ValueError as error:
-        fail(error)
+        fail(error, rank)
 
 
 def _preset(presets, argv):

@@ -1,0 +1,269 @@
+"""eval.py - how often a model is right and how long it thinks: k answers to each problem of one or several data sets.
+
+    python eval.py --model PATH_OR_ID --datasets aime math gsm8k --output-dir DIR          (or under torchrun)
+
+Ranks take chunks of problems from one counter, so that none waits while there is work left; each problem has its own
+seed, so who answers it does not matter. Left out: sampling (rollout.py), what is correct (reward.py), what the numbers
+mean (metrics.py), pictures (plots.py).
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+import os
+import sys
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tqdm import tqdm
+
+import cli
+import data
+from metrics import Answer, EvalResult, as_json, paper_average, result_table, summarise
+
+# ---------------------------------------------------------------------------------------------------- evaluate
+
+
+def evaluate(sampler, problems, prompt_ids, *, n, temperature, top_p=1.0, max_tokens, seed, tokenizer, rank=0,
+             world_size=1, grade_kwargs=None, progress=True, chunk=32, done=(), save=None) -> EvalResult:
+    """Answer every problem n times, grade, and summarise; every rank returns the same result.
+
+    chunk: problems a call of the sampler. Chunks are cut from the whole list, whoever answers them and whatever is
+    done already, so that one rank, two ranks and a restarted run put the same rows into the same batches.
+    done: answers of an earlier, interrupted call with the same arguments. save(answers): called as each chunk is done.
+    """
+    import reward
+
+    start = time.monotonic()
+    known = {(a.source, a.index, a.sample): a for a in done}
+    chunks = [range(i, min(i + chunk, len(problems))) for i in range(0, len(problems), chunk)]
+    missing = [c for c in chunks if any(_key(problems[i], s) not in known for i in c for s in range(n))]
+    bar = tqdm(total=sum(map(len, missing)), desc="evaluate", unit="problem", disable=not progress or rank > 0)
+    new = []
+    for c in _claim(missing, world_size):
+        rollouts = sampler.sample([prompt_ids[i] for i in c], n=n, temperature=temperature, top_p=top_p,
+                                  max_tokens=max_tokens, seeds=[problem_seed(seed, problems[i]) for i in c])
+        texts = [decode(r, tokenizer) for r in rollouts]
+        owners = [problems[i] for i in c for _ in range(n)]
+        grades = reward.grade_all(texts, [p.answer for p in owners], **(grade_kwargs or {}))
+        fresh = [
+            Answer(p.source, p.index, k % n, g.correct and r.finished, g.reason if r.finished else "truncated",
+                   g.answer if r.finished else None, len(r.response_ids), r.finished, text)
+            for k, (p, r, g, text) in enumerate(zip(owners, rollouts, grades, texts, strict=True))
+        ]
+        if save:
+            save(fresh)
+        new += fresh
+        bar.update(len(c))
+        bar.set_postfix(accuracy=f"{np.mean([a.correct for a in new]):.3f}",
+                        length=f"{np.mean([a.length for a in new]):.0f}", refresh=False)
+    bar.close()
+    known |= {(a.source, a.index, a.sample): a for part in _gather(new, world_size) for a in part}
+    answers = [known[_key(p, s)] for p in problems for s in range(n)]
+    return summarise(answers, seconds=time.monotonic() - start)
+
+
+def _key(problem, sample):
+    return problem.source, problem.index, sample
+
+
+def problem_seed(seed: int, problem) -> int:
+    """A seed in [0, 2^31) of the problem itself: it does not depend on what else is evaluated, or in which order."""
+    source = zlib.crc32(problem.source.encode())
+    return int(np.random.SeedSequence([seed, source, problem.index]).generate_state(1)[0] >> 1)
+
+
+def decode(rollout, tokenizer) -> str:
+    """The answer as text, without its end token. Other special tokens stay: `</think>` is one in some vocabularies."""
+    ids = rollout.response_ids[:-1] if rollout.finished else rollout.response_ids
+    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+_calls = itertools.count()  # every rank evaluates in the same order, so the count names the same evaluation on all
+
+
+def _claim(chunks, world_size):
+    """The chunks this rank answers: the next one nobody has taken yet, from a counter that all ranks share."""
+    if world_size == 1:
+        yield from chunks
+        return
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    store, name = _get_default_store(), f"evaluate/{next(_calls)}"
+    while (i := store.add(name, 1) - 1) < len(chunks):
+        yield chunks[i]
+
+
+def _gather(items, world_size):
+    """Every rank's items, on every rank."""
+    if world_size == 1:
+        return [items]
+    import torch.distributed as dist
+
+    parts = [None] * world_size
+    dist.all_gather_object(parts, items)
+    return parts
+
+
+# ---------------------------------------------------------------------------------------------------- command line
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Config:
+    model: str = str(HERE / "tiny")
+    """Directory or Hub id of a causal language model in safetensors."""
+    datasets: tuple[str, ...] = ("arithmetic",)
+    """arithmetic, aime, aime25, amc, math, minerva, olympiad_bench, gsm8k, a file, or OWNER/NAME[:CONFIG][@SPLIT]."""
+    output_dir: str = "runs/eval"
+    """Gets results.json and answers.jsonl."""
+    data_dir: str | None = None
+    """Directory of NAME.parquet files to take instead of the Hub."""
+    samples: int = 16
+    """Answers a problem."""
+    temperature: float = 0.6
+    top_p: float = 0.95
+    max_tokens: int = 8192
+    """Limit of an answer in tokens; an answer cut off there is wrong."""
+    max_prompt_tokens: int = 1536
+    """Longer prompts are dropped and counted."""
+    limit: int | None = None
+    """Only the first problems of each data set."""
+    template: bool = True
+    """Put problems into the tokenizer's chat template."""
+    suffix: str = data.SUFFIX
+    """Instruction appended to problems that lack it (never to the built-in arithmetic)."""
+    sampler: Literal["auto", "vllm", "transformers"] = "auto"
+    """auto: vLLM where it and a GPU are there."""
+    chunk: int = 32
+    """Problems a call of the sampler."""
+    seed: int = 0
+    trust_remote_code: bool = False
+    """Run code that comes with the model."""
+
+    def __post_init__(self):
+        for name in ("samples", "max_tokens", "max_prompt_tokens", "chunk"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"--temperature must be 0 or more, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"--top-p must be above 0 and at most 1, got {self.top_p}")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"--limit must be at least 1, got {self.limit}")
+        if self.seed < 0:
+            raise ValueError(f"--seed must be 0 or more, got {self.seed}")
+        if not self.datasets:
+            raise ValueError("--datasets names no data set")
+
+
+def load_sets(cfg, tokenizer):
+    """(problems, prompt ids, notes) of all data sets of `cfg`, one after the other."""
+    problems, prompt_ids, notes = [], [], []
+    for spec in cfg.datasets:
+        path = Path(cfg.data_dir or "") / f"{spec}.parquet"
+        found = data.load_problems(str(path) if cfg.data_dir and spec in data.HUB else spec, split="test", n=cfg.limit)
+        if {set_name(p) for p in found} & {set_name(p) for p in problems}:
+            raise ValueError(f"two of the data sets are called {set_name(found[0])!r}: rename a file or drop one")
+        suffix = "" if spec == "arithmetic" else cfg.suffix
+        kept, ids, dropped = data.encode_prompts(
+            found, tokenizer, max_tokens=cfg.max_prompt_tokens, template=cfg.template, suffix=suffix
+        )
+        if dropped:
+            notes.append(f"{spec}: {dropped} of {len(found)} prompts are longer than {cfg.max_prompt_tokens} tokens")
+        problems, prompt_ids = problems + kept, prompt_ids + ids
+    return problems, prompt_ids, notes
+
+
+def set_name(problem_or_answer):
+    """The data set: `arithmetic` of the source `arithmetic/level-3`."""
+    return problem_or_answer.source.split("/")[0]
+
+
+def run(cfg, rank, world_size, local_rank):
+    """Load, answer, grade, print and write; the whole of `python eval.py`."""
+    import torch
+    from rich.console import Console
+
+    import policy
+    import rollout
+
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    with cli.user_errors(rank):
+        tokenizer = policy.load_tokenizer(cfg.model, cfg.trust_remote_code)
+        problems, prompt_ids, notes = load_sets(cfg, tokenizer)
+        model = policy.load_model(cfg.model, dtype=torch.bfloat16 if cuda else torch.float32, device=device,
+                                  trust_remote_code=cfg.trust_remote_code)
+        longest, context = max(map(len, prompt_ids)), getattr(model.config, "max_position_embeddings", None)
+        max_tokens = min(cfg.max_tokens, (context or math.inf) - longest)
+        if max_tokens < 1:
+            raise ValueError(f"a prompt of {longest} tokens leaves no room in the model's context of {context}")
+        if max_tokens < cfg.max_tokens:
+            notes.append(f"answers end at {max_tokens} tokens, not {cfg.max_tokens}: the model's context is {context}")
+        output = Path(cfg.output_dir)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"--output-dir {cfg.output_dir}: {error}") from error
+        sampler = rollout.make_sampler(cfg.sampler, model, cfg.model, tokenizer, device=device,
+                                       max_model_len=longest + max_tokens, seed=cfg.seed)
+    console = Console(stderr=True)
+    for note in notes if rank == 0 else ():
+        console.print(f"note: {note}", highlight=False, markup=False)
+    result = evaluate(sampler, problems, prompt_ids, n=cfg.samples, temperature=cfg.temperature, top_p=cfg.top_p,
+                      max_tokens=max_tokens, seed=cfg.seed, tokenizer=tokenizer, rank=rank, world_size=world_size,
+                      chunk=cfg.chunk)
+    if rank == 0:
+        sets = write_results(cfg, result, output, max_tokens, notes)
+        Console().print(result_table(sets, f"{cfg.model}: {cfg.samples} answers a problem, {result.seconds:.0f} s"))
+        print(f"results and answers: {output}/")
+
+
+def write_results(cfg, result, output, max_tokens, notes) -> dict:
+    """Write results.json and answers.jsonl; returns name -> EvalResult, one a data set."""
+    by_set = {}
+    for a in result.answers:
+        by_set.setdefault(set_name(a), []).append(a)
+    sets = {name: summarise(answers) for name, answers in by_set.items()}
+    average = {key: {"plain": np.mean([getattr(r, key) for r in sets.values()]).item(),
+                     "paper": paper_average({name: getattr(r, key) for name, r in sets.items()})}
+               for key in ("accuracy", "mean_length")}
+    settings = dataclasses.asdict(cfg) | {"max_tokens": max_tokens}
+    del settings["output_dir"]
+    write(output / "results.json", json.dumps(as_json({"config": settings, "notes": notes, "average": average,
+                                                       "sets": sets}), indent=1) + "\n")
+    write(output / "answers.jsonl", "".join(json.dumps(dataclasses.asdict(a)) + "\n" for a in result.answers))
+    return sets
+
+
+def write(path, text):
+    """The whole file or none of it: a reader never meets a half-written one."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def main(argv=None):
+    cfg = cli.parse(Config, argv, prog="eval.py", description="Accuracy and length of a model over data sets.")
+    rank, world_size, local_rank = (int(os.environ.get(k, d)) for k, d in
+                                    (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+    if world_size > 1:
+        import torch.distributed as dist
+
+        dist.init_process_group("gloo")  # ranks exchange only answers, which are text: no GPU collective is needed
+    try:
+        run(cfg, rank, world_size, local_rank)
+    finally:
+        if world_size > 1:
+            dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

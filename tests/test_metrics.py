@@ -1,0 +1,99 @@
+"""metrics.py: brute force for every estimator, the published AES values, averages the paper's way."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+
+import metrics
+from metrics import Answer, summarise
+
+
+def answers(correct_Pn, length_Pn=None, source="s", answer=None):
+    length_Pn = np.ones_like(correct_Pn, dtype=int) if length_Pn is None else length_Pn
+    return [Answer(source, p, i, bool(c), "correct" if c else "wrong", answer or str(c), int(length_Pn[p][i]), True, "")
+            for p, row in enumerate(correct_Pn) for i, c in enumerate(row)]
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_answer(k):
+    correct_Pn = np.random.default_rng(0).random((7, 5)) < 0.4
+    brute = np.mean([np.mean([any(s) for s in itertools.combinations(row, k)]) for row in correct_Pn])
+    assert metrics.pass_at_k(correct_Pn.sum(1), 5, k) == pytest.approx(brute, abs=1e-12)
+
+
+def test_clustered_error_equals_the_sandwich_and_grows_with_copies():
+    rng = np.random.default_rng(1)
+    value_Pn = rng.random((9, 4)) + rng.random((9, 1))
+    # The textbook form: squared sums of residuals a cluster, over N^2, with the P / (P - 1) of small samples
+    residual = value_Pn - value_Pn.mean()
+    sandwich = math.sqrt(sum(row.sum() ** 2 for row in residual) / value_Pn.size**2 * 9 / 8)
+    assert metrics.clustered_se(value_Pn) == pytest.approx(sandwich, rel=1e-12)
+    # Answering each problem the same way again says nothing new
+    assert metrics.clustered_se(np.hstack([value_Pn] * 3)) == pytest.approx(sandwich, rel=1e-12)
+    assert math.isnan(metrics.clustered_se(value_Pn[:1]))
+
+
+def test_summary_against_plain_loops():
+    rng = np.random.default_rng(2)
+    correct, length = rng.random((6, 4)) < 0.5, rng.integers(1, 100, (6, 4))
+    r = summarise(answers(correct, length))
+    assert (r.n_problems, r.n_samples) == (6, 4) and r.reasons == {"correct": correct.sum(), "wrong": (~correct).sum()}
+    assert r.accuracy == pytest.approx(correct.mean()) and r.mean_length == pytest.approx(length.mean())
+    assert r.median_length == sorted(length.flatten())[11:13] @ np.array([0.5, 0.5])
+    assert r.mean_length_correct == pytest.approx(sum(length[correct]) / correct.sum())
+    assert r.mean_length_wrong == pytest.approx(sum(length[~correct]) / (~correct).sum())
+    assert list(r.pass_at_k) == [1, 2, 4] and r.pass_at_k[4] == pytest.approx(correct.any(1).mean())
+    assert list(summarise(answers(np.ones((2, 6)))).pass_at_k) == [1, 2, 4, 6]
+
+
+def test_nothing_correct_has_no_length_of_correct_answers():
+    r = summarise(answers(np.zeros((2, 2), dtype=bool)))
+    assert math.isnan(r.mean_length_correct) and r.mean_length_wrong == 1
+    assert json.loads(json.dumps(metrics.as_json(r), allow_nan=False))["mean_length_correct"] is None
+
+
+def test_majority_vote():
+    def vote(*pairs):
+        group = [Answer("s", 0, i, c, "", a, 1, True, "") for i, (a, c) in enumerate(pairs)]
+        return metrics.majority_is_right(group)
+
+    assert vote(("5", True), ("4", False), ("5", True)) and not vote(("5", True), ("4", False), ("4", False))
+    assert vote(("5", True), ("4", False)) and not vote(("4", False), ("5", True))
+    assert vote((None, False), (None, False), ("5", True)) and not vote((None, False))
+
+
+def test_breakdown_by_source():
+    rows = answers(np.array([[1, 1], [1, 0]]), source="b/1") + answers(np.array([[0, 0]]), source="a/2")
+    r = summarise(rows)
+    assert list(r.by_source) == ["a/2", "b/1"] and r.by_source["b/1"].accuracy == 0.75 and r.accuracy == 0.5
+    assert summarise(rows[:2]).by_source == {}
+
+
+# METHODS: (accuracy, mean length) of each method and of its own run without a penalty, and the AES the paper prints
+PUBLISHED = [
+    (0.624, 1527, 0.649, 3494, 0.178), (0.567, 2531, 0.590, 3427, -0.129), (0.568, 2657, 0.606, 3494, -0.387),
+    (0.534, 1791, 0.592, 3324, -0.519), (0.714, 1502, 0.733, 3053, 0.249), (0.692, 2649, 0.702, 2977, -0.033),
+]
+
+
+@pytest.mark.parametrize("accuracy, length, accuracy_ref, length_ref, published", PUBLISHED)
+def test_published_aes(accuracy, length, accuracy_ref, length_ref, published):
+    # 0.0015: the inputs are read off a figure, to 0.001 in accuracy and a few tokens
+    assert metrics.aes(accuracy, length, accuracy_ref, length_ref) == pytest.approx(published, abs=1.5e-3)
+    assert abs(metrics.aes(accuracy, length, accuracy_ref, length_ref, c=5) - published) > 0.05
+
+
+def test_aes_rewards_gains_with_b():
+    assert metrics.aes(0.6, 50, 0.5, 100) == pytest.approx(0.5 + 3 * 0.2)
+    assert metrics.aes(0.5, 100, 0.5, 100) == 0
+
+
+def test_paper_average_pools_aime():
+    # DisCO's published 1.5B base: AIME24, AIME25, MATH500, OlympiadBench; GSM8K as the four-set mean implies it
+    base = {"aime": 0.181, "aime25": 0.215, "math": 0.758, "olympiad_bench": 0.353, "gsm8k": 0.827}
+    assert metrics.paper_average(base) == pytest.approx(0.534, abs=5e-4)
+    assert math.isnan(metrics.paper_average({k: base[k] for k in base if k != "aime25"}))
+    assert metrics.paper_average(base | {"amc": 0.0}) == metrics.paper_average(base)
