@@ -81,7 +81,7 @@ class Run:
                 self._tensorboard(step, numbers)
 
     def log_evaluation(self, step, result):
-        record = {"step": step} | result.summary()
+        record = {"step": step, "seconds": round(result.seconds, 1)} | as_json(result)
         self.evaluations.append(record)
         if self.main:
             checkpoint.append_lines(self.dir / "evals.jsonl", [record])
@@ -105,7 +105,7 @@ class Run:
                         "index": problems[p].index,
                         "prompt": problems[p].prompt,
                         "truth": problems[p].answer,
-                        "response": tokenizer.decode(rollout.response_ids, skip_special_tokens=True),
+                        "response": decode(rollout, tokenizer),
                         "length": len(rollout.response_ids),
                         "finished": rollout.finished,
                         "correct": grade.correct and rollout.finished,
