@@ -55,6 +55,10 @@ class EvalResult:
     seconds: float = math.nan
     answers: list = field(default_factory=list, repr=False)
 
+    def summary(self) -> dict:
+        """Everything but the single answers and the seconds, as JSON can hold it."""
+        return as_json(self)
+
 
 def summarise(answers: list[Answer], *, seconds: float = math.nan, breakdown: bool = True) -> EvalResult:
     """The numbers of a set of answers, the same count for every problem."""
