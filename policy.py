@@ -128,7 +128,7 @@ class Policy(nn.Module):
         self.head_chunk_elements = head_chunk_elements
 
     def forward(self, ids_NL, prompt_N, mask_NT):
-        """log pi(o_t | q, o_<t) at the sampling temperature, (N, T), 0 on padding; float32 (or the weights' float64)."""
+        """log pi(o_t | q, o_<t) at the sampling temperature, (N, T) float32 or wider; 0 on padding."""
         # Right padding and causal attention: a real token never sees padding, so no attention mask is needed.
         hidden_NLH = self.model.base_model(input_ids=ids_NL, use_cache=False).last_hidden_state
         row_M, t_M = mask_NT.nonzero(as_tuple=True)

@@ -18,11 +18,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-import reward
 import torch
 import torch.distributed as dist
 import transformers
-from eval import decode, evaluate
 from torch.nn.parallel import DistributedDataParallel
 
 import checkpoint
@@ -31,8 +29,10 @@ import data
 import drpo
 import policy as policies
 import report
+import reward
 import rollout
 from config import PRESETS
+from eval import decode, evaluate
 
 
 def train(cfg, world):

@@ -10,11 +10,11 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, make_small_model
 
 import checkpoint
 import config
 import train
+from conftest import ROOT, make_small_model
 
 SHORT = [
     "--steps=4", "--prompts-per-step=4", "--group-size=4", "--mini-batches=2", "--max-response-tokens=48",

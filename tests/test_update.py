@@ -8,12 +8,12 @@ import dataclasses
 import pytest
 import torch
 import torch.multiprocessing as mp
-from conftest import make_rollouts, make_small_model
 
 import drpo
 import policy as policies
 import train
 from config import TINY
+from conftest import make_rollouts, make_small_model
 
 P, G = 6, 4
 LR = 1e-3  # large enough that the second mini-batch is far off-policy and feels the trust region
