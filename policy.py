@@ -128,13 +128,13 @@ class Policy(nn.Module):
         self.head_chunk_elements = head_chunk_elements
 
     def forward(self, ids_NL, prompt_N, mask_NT):
-        """log pi(o_t | q, o_<t) at the sampling temperature, (N, T) float32, 0 on padding."""
+        """log pi(o_t | q, o_<t) at the sampling temperature, (N, T) float32 or wider; 0 on padding."""
         # Right padding and causal attention: a real token never sees padding, so no attention mask is needed.
         hidden_NLH = self.model.base_model(input_ids=ids_NL, use_cache=False).last_hidden_state
         row_M, t_M = mask_NT.nonzero(as_tuple=True)
         position_M = prompt_N[row_M] + t_M
         logp_M = self._token_logp(hidden_NLH[row_M, position_M - 1], ids_NL[row_M, position_M])  # t-1 predicts t
-        return torch.zeros(mask_NT.shape, device=logp_M.device).masked_scatter(mask_NT, logp_M)
+        return logp_M.new_zeros(mask_NT.shape).masked_scatter(mask_NT, logp_M)
 
     def _token_logp(self, hidden_MH, target_M):
         """The head in chunks, recomputed in the backward pass, so that full (M, V) logits never exist at once."""
@@ -146,5 +146,6 @@ class Policy(nn.Module):
         return torch.cat([checkpoint(self._chunk_logp, h, t, use_reentrant=False) for h, t in pieces])
 
     def _chunk_logp(self, hidden_MH, target_M):
-        logits_MV = self.model.get_output_embeddings()(hidden_MH).float() / self.temperature
+        logits_MV = self.model.get_output_embeddings()(hidden_MH)
+        logits_MV = logits_MV.to(torch.promote_types(logits_MV.dtype, torch.float32)) / self.temperature
         return logits_MV.gather(-1, target_M[:, None])[:, 0] - logits_MV.logsumexp(-1)

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 
-import plots
 import torch
 import transformers
 from rich.console import Console
@@ -21,6 +20,8 @@ from rich.table import Table
 from tqdm import tqdm
 
 import checkpoint
+import plots
+from eval import decode
 
 SAMPLED_GROUPS = 2  # whole groups of answers kept a step: credit only makes sense beside the rest of its group
 
@@ -81,7 +82,7 @@ class Run:
                 self._tensorboard(step, numbers)
 
     def log_evaluation(self, step, result):
-        record = {"step": step} | result.summary()
+        record = {"step": step, "seconds": round(result.seconds, 1)} | result.summary()
         self.evaluations.append(record)
         if self.main:
             checkpoint.append_lines(self.dir / "evals.jsonl", [record])
@@ -105,7 +106,7 @@ class Run:
                         "index": problems[p].index,
                         "prompt": problems[p].prompt,
                         "truth": problems[p].answer,
-                        "response": tokenizer.decode(rollout.response_ids, skip_special_tokens=True),
+                        "response": decode(rollout, tokenizer),
                         "length": len(rollout.response_ids),
                         "finished": rollout.finished,
                         "correct": grade.correct and rollout.finished,

@@ -18,10 +18,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-import reward
 import torch
 import torch.distributed as dist
-from eval import evaluate
+import transformers
 from torch.nn.parallel import DistributedDataParallel
 
 import checkpoint
@@ -30,8 +29,10 @@ import data
 import drpo
 import policy as policies
 import report
+import reward
 import rollout
 from config import PRESETS
+from eval import decode, evaluate
 
 
 def train(cfg, world):
@@ -73,7 +74,7 @@ def train(cfg, world):
         clock.lap("sample")
 
         # 2 grade: is each answer correct? One that was cut off is not
-        texts = [tokenizer.decode(r.response_ids, skip_special_tokens=True) for r in rollouts]
+        texts = [decode(r, tokenizer) for r in rollouts]
         grades = reward.grade_all(texts, [problems[chosen[i]].answer for i in mine for _ in range(cfg.group_size)])
         rollouts, grades = gather(rollouts, world), gather(grades, world)  # from here on, the whole batch on every rank
         correct_PG = in_groups([g.correct and r.finished for g, r in zip(grades, rollouts, strict=True)], cfg)
@@ -328,7 +329,8 @@ def all_sum(tensor, world):
 
 
 def main(argv=None):
-    cfg = cli.parse(PRESETS, argv)
+    cfg = cli.parse(PRESETS, argv, prog="train.py", description="Train a reasoning model to think shorter with DRPO.")
+    transformers.utils.logging.disable_progress_bar()
     world = join_world()
     try:
         if cfg.prompts_per_step < world.size or cfg.prompts_per_step // cfg.mini_batches * cfg.group_size < world.size:

@@ -8,9 +8,9 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT
 
 import checkpoint
+from conftest import ROOT
 
 
 class NoTokenizer:

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import make_rollouts
 
 import policy as policies
+from conftest import make_rollouts
 
 
 def plain_logp(model, rollout, temperature):

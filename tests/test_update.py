@@ -8,15 +8,15 @@ import dataclasses
 import pytest
 import torch
 import torch.multiprocessing as mp
-from conftest import make_rollouts, make_small_model
 
 import drpo
 import policy as policies
 import train
 from config import TINY
+from conftest import make_rollouts, make_small_model
 
 P, G = 6, 4
-LR = 0.5  # large, so that the second mini-batch is far off-policy and feels the trust region
+LR = 1e-3  # large enough that the second mini-batch is far off-policy and feels the trust region
 
 
 def settings(**changes):
@@ -34,9 +34,9 @@ def batch():
     return rollouts, correct_PG, drpo.length_preference(length_PG, 20)
 
 
-def reference(cfg):
-    """Weights after the update, by the definition."""
-    model, (rollouts, correct_PG, preference_PG) = make_small_model(), batch()
+def reference(cfg, dtype):
+    """(weights after the update, last gradient, KLs) by the definition."""
+    model, (rollouts, correct_PG, preference_PG) = make_small_model().to(dtype), batch()
     policy, optimizer = policies.Policy(model, cfg.temperature), torch.optim.SGD(model.parameters(), lr=LR)
     ids, prompt, mask = policies.pad(rollouts)
     with torch.no_grad():
@@ -55,26 +55,36 @@ def reference(cfg):
         loss.backward()
         optimizer.step()
         kls.append(metrics["kl"])
-    return flat(model), kls
+    return *flat(model), kls
 
 
 def flat(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
+    """(weights, gradient), each one long vector."""
+    weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+    return weights, torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()
+                               for p in model.parameters()])  # fmt: skip
 
 
-def streamed(cfg, world):
-    model, (rollouts, correct_PG, preference_PG) = make_small_model(), batch()
+def streamed(cfg, world, dtype):
+    model, (rollouts, correct_PG, preference_PG) = make_small_model().to(dtype), batch()
     policy, _ = train.set_up(model, cfg, world)
     weight_PG = drpo.positive_distribution(preference_PG, correct_PG, cfg.lam)
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)
     numbers = train.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world)
-    return flat(model), numbers
+    return *flat(model), numbers
 
 
-def check(after, cfg, reference_after):
-    moved = (reference_after - flat(make_small_model())).norm()
-    assert moved > 0.01
-    assert (after - reference_after).norm() < 1e-5 * moved
+def relative_error(ours, theirs):
+    assert theirs.norm() > 1e-4
+    return ((ours - theirs).norm() / theirs.norm()).item()
+
+
+def check(ours, theirs, dtype):
+    """Gradient of the last mini-batch to 1e-5 in float32; in float64 the weights after all mini-batches too."""
+    assert relative_error(ours[1], theirs[1]) < (1e-5 if dtype == torch.float32 else 1e-8)
+    if dtype == torch.float64:
+        before = flat(make_small_model().double())[0]
+        assert relative_error(ours[0] - before, theirs[0] - before) < 1e-8
 
 
 CASES = [
@@ -84,37 +94,43 @@ CASES = [
     {"mini_batches": 2, "score": "likelihood_ratio", "kl_estimator": "k3"},
     {"mini_batches": 1, "negatives": "mean"},
 ]
+DTYPES = [torch.float32, *[torch.float64] * 4]  # over ranks: float32 for the first case, the exact check for the rest
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("budget", [1, 60, 10**6])
 def test_any_micro_batch_budget(case, budget):
     cfg = settings(micro_batch_tokens=budget, **case)
-    after, kls = reference(cfg)
-    ours, numbers = streamed(cfg, train.World())
-    check(ours, cfg, after)
-    assert numbers["kl"] == pytest.approx(kls[-1], rel=1e-3, abs=1e-6)
+    theirs = reference(cfg, torch.float64)
+    ours = streamed(cfg, train.World(), torch.float64)
+    check(ours, theirs, torch.float64)
+    assert ours[2]["kl"] == pytest.approx(theirs[2][-1], rel=1e-6)
     if cfg.mini_batches > 1 and cfg.kl_estimator == "k3":
-        assert kls[-1] > cfg.delta, "this case should press against the trust region"
+        assert theirs[2][-1] > cfg.delta, "this case should press against the trust region"
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_any_number_of_ranks(ranks, tmp_path):
     """Answers of one group land on different ranks; gloo processes must agree with one process."""
-    cases = [settings(micro_batch_tokens=60, **case) for case in CASES[:2]]
+    cases = [(settings(micro_batch_tokens=60, **c), d) for c, d in zip(CASES, DTYPES, strict=True)]
     mp.start_processes(_rank, (ranks, tmp_path, cases), nprocs=ranks, start_method="fork")
-    for i, cfg in enumerate(cases):
-        after, _ = reference(cfg)
+    for i, (cfg, dtype) in enumerate(cases):
+        theirs = reference(cfg, dtype)
         results = [torch.load(tmp_path / f"{i}-{rank}.pt", weights_only=True) for rank in range(ranks)]
-        for ours, _ in results:
-            check(ours, cfg, after)
-        assert all(numbers == results[0][1] for _, numbers in results), "ranks must log the same global numbers"
+        for ours in results:
+            check(ours, theirs, dtype)
+        assert all(numbers == results[0][2] for *_, numbers in results), "ranks must log the same global numbers"
+
+
+def test_float32_gradient():
+    cfg = settings(micro_batch_tokens=60)
+    check(streamed(cfg, train.World(), torch.float32), reference(cfg, torch.float32), torch.float32)
 
 
 def _rank(rank, ranks, folder, cases):
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
     torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=ranks)
-    for i, cfg in enumerate(cases):
-        torch.save(streamed(cfg, train.World(rank, ranks)), folder / f"{i}-{rank}.pt")
+    for i, (cfg, dtype) in enumerate(cases):
+        torch.save(streamed(cfg, train.World(rank, ranks), dtype), folder / f"{i}-{rank}.pt")
     torch.distributed.destroy_process_group()

@@ -1,0 +1,69 @@
+"""arithmetic.py - the built-in task: chains of + and - such as `17+25-8=?`, at five levels of difficulty.
+
+No download, no model, no torch. Train and test are disjoint by construction: the hash of a problem's text decides which
+split it belongs to, so no list has to be kept and no seed can mix them. Level L is a chain of L operations on numbers
+from 1 to 99 whose partial results all stay within 0..99; the levels take turns, so any n gets them in equal shares.
+"""
+
+import hashlib
+import random
+
+LEVELS = 5
+LARGEST_OPERAND = 99
+MAX_PROBLEMS = 10_000  # 2,000 a level: level 1 of the test split, the smallest room, holds about 2,450
+
+
+def split_of(text):
+    """"test" for a quarter of all problem texts, "train" for the others; a pure function of the text."""
+    return "test" if hashlib.sha256(text.encode()).digest()[0] < 64 else "train"
+
+
+def chain(level, rng):
+    """One random chain of `level` operations: (first operand, [(sign, operand), ...]), partial results in 0..99."""
+    first = total = rng.randint(1, LARGEST_OPERAND)
+    steps = []
+    for _ in range(level):
+        signed = [s * b for b in range(1, LARGEST_OPERAND + 1) for s in (1, -1) if 0 <= total + s * b <= 99]
+        step = rng.choice(signed)
+        total += step
+        steps.append(("+" if step > 0 else "-", abs(step)))
+    return first, steps
+
+
+def apply(left, sign, right):
+    """left + right or left - right."""
+    return left + right if sign == "+" else left - right
+
+
+def text_of(first, steps):
+    """The problem as the user types it, `17+25-8=?`."""
+    return str(first) + "".join(f"{sign}{right}" for sign, right in steps) + "=?"
+
+
+def answer_of(first, steps):
+    """The exact value of the chain, an int in 0..99."""
+    total = first
+    for sign, right in steps:
+        total = apply(total, sign, right)
+    return total
+
+
+def problems(n, *, split, seed=0):
+    """n distinct problems of one split as (text, answer, level); a pure function of its arguments.
+
+    Level of problem i is i % LEVELS + 1. A longer list begins with the shorter one of the same seed.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f'arithmetic: split must be "train" or "test", got {split!r}')
+    if not 0 <= n <= MAX_PROBLEMS:
+        raise ValueError(f"arithmetic: n must be between 0 and {MAX_PROBLEMS} (distinct problems), got {n}")
+    rng = random.Random(f"arithmetic {split} {seed}")  # a string seed is hashed by value, the same in every process
+    found, seen = [], set()
+    while len(found) < n:
+        level = len(found) % LEVELS + 1
+        first, steps = chain(level, rng)
+        text = text_of(first, steps)
+        if split_of(text) == split and text not in seen:
+            seen.add(text)
+            found.append((text, answer_of(first, steps), level))
+    return found
