@@ -1,4 +1,4 @@
-"""answers.py - the directory of an evaluation: whose it is, its answers as they come, its results. No models.
+"""results.py - the directory of an evaluation: whose it is, its answers as they come, its results. No models.
 
     config.json             what was asked: anything else in the same directory is refused
     answers.part-R.jsonl    while it runs: the answers of rank R, appended as they are finished
@@ -34,7 +34,7 @@ def claim_directory(output, cfg, max_tokens, problems, prompt_ids):
         found = json.loads(path.read_text()) if path.exists() else {}
         if not found:
             if any(output.glob("answers*.jsonl")):
-                raise ValueError(f"{output} holds answers but no config.json that says whose: take another --output-dir")
+                raise ValueError(f"{output} holds answers but no config.json to say whose: take another --output-dir")
             write(path, json.dumps(asked, indent=1) + "\n")
             return
     except (OSError, json.JSONDecodeError) as error:
