@@ -43,7 +43,8 @@ def evaluate(sampler, problems, prompt_ids, *, n, temperature, top_p=1.0, max_to
     known = {(a.source, a.index, a.sample): a for a in done}
     chunks = [range(i, min(i + chunk, len(problems))) for i in range(0, len(problems), chunk)]
     missing = [c for c in chunks if any(_key(problems[i], s) not in known for i in c for s in range(n))]
-    bar = tqdm(total=sum(map(len, missing)), desc="evaluate", unit="problem", disable=not progress or rank > 0)
+    bar = tqdm(total=sum(map(len, missing)), desc="evaluate", unit="problem",
+               disable=not progress or rank > 0 or not missing)
     new = []
     for c in _claim(missing, world_size):
         rollouts = sampler.sample([prompt_ids[i] for i in c], n=n, temperature=temperature, top_p=top_p,
@@ -223,8 +224,11 @@ def run(cfg, rank, world_size, local_rank):
                       max_tokens=max_tokens, seed=cfg.seed, tokenizer=tokenizer, rank=rank, world_size=world_size,
                       chunk=cfg.chunk, done=done, save=lambda answers: append_answers(output, rank, answers))
     if rank == 0:
-        sets = write_results(cfg, result, output, max_tokens, notes, reference)
-        Console().print(result_table(sets, f"{cfg.model}: {cfg.samples} answers a problem, {result.seconds:.0f} s"))
+        sets, averages = write_results(cfg, result, output, max_tokens, notes, reference)
+        screen = Console(width=None if sys.stdout.isatty() else 110)  # a log file has no width to fit in
+        screen.print(result_table(
+            sets, f"{cfg.model}: {cfg.samples} answers a problem, {result.seconds:.0f} s", averages
+        ))
         print(f"results and answers: {output}/")
 
 

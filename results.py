@@ -103,8 +103,8 @@ def read_reference(directory) -> dict:
         raise ValueError(f"--reference {path} cannot be read: {error}") from error
 
 
-def write_results(cfg, result, output, max_tokens, notes, reference=None) -> dict:
-    """Write results.json and answers.jsonl; returns name -> EvalResult, one a data set."""
+def write_results(cfg, result, output, max_tokens, notes, reference=None) -> tuple[dict, dict]:
+    """Write results.json and answers.jsonl; returns (name -> EvalResult, one a data set, and their averages)."""
     by_set = {}
     for a in result.answers:
         by_set.setdefault(set_name(a), []).append(a)
@@ -123,7 +123,7 @@ def write_results(cfg, result, output, max_tokens, notes, reference=None) -> dic
     write(output / "answers.jsonl", "".join(json.dumps(dataclasses.asdict(a)) + "\n" for a in result.answers))
     for part in output.glob("answers.part-*.jsonl"):  # only now: until here they were the only copy
         part.unlink()
-    return sets
+    return sets, average
 
 
 def compare(sets, average, reference) -> dict:

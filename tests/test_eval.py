@@ -130,7 +130,7 @@ def test_two_ranks_equal_one(tmp_path):
 def test_files_are_json_without_nan_and_one_line_an_answer(tmp_path):
     result = evaluate(problems=PROBLEMS[:1], prompts=PROMPTS[:1])
     assert math.isnan(result.accuracy_se)
-    sets = evaluation.write_results(evaluation.Config(), result, tmp_path, 50, ["a note"])
+    sets, _ = evaluation.write_results(evaluation.Config(), result, tmp_path, 50, ["a note"])
     saved = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
     assert list(sets) == list(saved["sets"]) == ["set"] and saved["config"]["max_tokens"] == 50
     assert saved["average"]["plain"]["accuracy"] == result.accuracy and saved["average"]["paper"]["accuracy"] is None
