@@ -7,9 +7,8 @@ seed, so who answers it does not matter. Left out: sampling (rollout.py), what i
 mean (metrics.py), pictures (plots.py).
 """
 
-import dataclasses
+import importlib.util
 import itertools
-import json
 import math
 import os
 import sys
@@ -24,7 +23,8 @@ from tqdm import tqdm
 
 import cli
 import data
-from metrics import Answer, EvalResult, as_json, paper_average, result_table, summarise
+from metrics import Answer, EvalResult, result_table, summarise
+from results import append_answers, claim_directory, read_answers, read_reference, set_name, write_results
 
 # ---------------------------------------------------------------------------------------------------- evaluate
 
@@ -122,7 +122,11 @@ class Config:
     datasets: tuple[str, ...] = ("arithmetic",)
     """arithmetic, aime, aime25, amc, math, minerva, olympiad_bench, gsm8k, a file, or OWNER/NAME[:CONFIG][@SPLIT]."""
     output_dir: str = "runs/eval"
-    """Gets results.json and answers.jsonl."""
+    """Gets results.json and answers.jsonl; started again, only what is missing is done."""
+    reference: str | None = None
+    """Output directory of another evaluation: adds AES against it."""
+    exceed: int = 4000
+    """Also give the share of answers longer than this (GDPO's Exceed)."""
     data_dir: str | None = None
     """Directory of NAME.parquet files to take instead of the Hub."""
     samples: int = 16
@@ -181,11 +185,6 @@ def load_sets(cfg, tokenizer):
     return problems, prompt_ids, notes
 
 
-def set_name(problem_or_answer):
-    """The data set: `arithmetic` of the source `arithmetic/level-3`."""
-    return problem_or_answer.source.split("/")[0]
-
-
 def run(cfg, rank, world_size, local_rank):
     """Load, answer, grade, print and write; the whole of `python eval.py`."""
     import torch
@@ -194,60 +193,61 @@ def run(cfg, rank, world_size, local_rank):
     import policy
     import rollout
 
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    output = Path(cfg.output_dir)
+    device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     with cli.user_errors(rank):
         tokenizer = policy.load_tokenizer(cfg.model, cfg.trust_remote_code)
         problems, prompt_ids, notes = load_sets(cfg, tokenizer)
-        model = policy.load_model(cfg.model, dtype=torch.bfloat16 if cuda else torch.float32, device=device,
-                                  trust_remote_code=cfg.trust_remote_code)
-        longest, context = max(map(len, prompt_ids)), getattr(model.config, "max_position_embeddings", None)
-        max_tokens = min(cfg.max_tokens, (context or math.inf) - longest)
-        if max_tokens < 1:
-            raise ValueError(f"a prompt of {longest} tokens leaves no room in the model's context of {context}")
-        if max_tokens < cfg.max_tokens:
-            notes.append(f"answers end at {max_tokens} tokens, not {cfg.max_tokens}: the model's context is {context}")
-        output = Path(cfg.output_dir)
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"--output-dir {cfg.output_dir}: {error}") from error
-        sampler = rollout.make_sampler(cfg.sampler, model, cfg.model, tokenizer, device=device,
-                                       max_model_len=longest + max_tokens, seed=cfg.seed)
-    console = Console(stderr=True)
-    for note in notes if rank == 0 else ():
-        console.print(f"note: {note}", highlight=False, markup=False)
+        max_tokens, note = room_for_answers(cfg, max(map(len, prompt_ids)))
+        reference = read_reference(cfg.reference) if cfg.reference else None
+        if rank == 0:
+            claim_directory(output, cfg, max_tokens, problems, prompt_ids)
+        # One reader for all: a rank that read later would also see what others have begun to write
+        done = _gather(read_answers(output) if rank == 0 else None, world_size)[0]
+        sampler = None
+        if len(done) < len(problems) * cfg.samples:
+            model = None
+            if cfg.sampler == "transformers" or cfg.sampler == "auto" and not vllm_is_used(device):
+                dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+                model = policy.load_model(cfg.model, dtype=dtype, device=device,
+                                          trust_remote_code=cfg.trust_remote_code)
+            sampler = rollout.make_sampler(
+                cfg.sampler, model, cfg.model, tokenizer, device=device, seed=cfg.seed, gpu_memory_utilization=0.85,
+                max_model_len=max(map(len, prompt_ids)) + max_tokens, trust_remote_code=cfg.trust_remote_code,
+            )
+    notes += [note] if note else []
+    already = [f"{len(done)} of {len(problems) * cfg.samples} answers are there already"] if done else []
+    for line in notes + already if rank == 0 else ():
+        print(f"note: {line}", file=sys.stderr)
     result = evaluate(sampler, problems, prompt_ids, n=cfg.samples, temperature=cfg.temperature, top_p=cfg.top_p,
                       max_tokens=max_tokens, seed=cfg.seed, tokenizer=tokenizer, rank=rank, world_size=world_size,
-                      chunk=cfg.chunk)
+                      chunk=cfg.chunk, done=done, save=lambda answers: append_answers(output, rank, answers))
     if rank == 0:
-        sets = write_results(cfg, result, output, max_tokens, notes)
+        sets = write_results(cfg, result, output, max_tokens, notes, reference)
         Console().print(result_table(sets, f"{cfg.model}: {cfg.samples} answers a problem, {result.seconds:.0f} s"))
         print(f"results and answers: {output}/")
 
 
-def write_results(cfg, result, output, max_tokens, notes) -> dict:
-    """Write results.json and answers.jsonl; returns name -> EvalResult, one a data set."""
-    by_set = {}
-    for a in result.answers:
-        by_set.setdefault(set_name(a), []).append(a)
-    sets = {name: summarise(answers) for name, answers in by_set.items()}
-    average = {key: {"plain": np.mean([getattr(r, key) for r in sets.values()]).item(),
-                     "paper": paper_average({name: getattr(r, key) for name, r in sets.items()})}
-               for key in ("accuracy", "mean_length")}
-    settings = dataclasses.asdict(cfg) | {"max_tokens": max_tokens}
-    del settings["output_dir"]
-    write(output / "results.json", json.dumps(as_json({"config": settings, "notes": notes, "average": average,
-                                                       "sets": sets}), indent=1) + "\n")
-    write(output / "answers.jsonl", "".join(json.dumps(dataclasses.asdict(a)) + "\n" for a in result.answers))
-    return sets
+def vllm_is_used(device):
+    """Will sampler "auto" be vLLM? Then the weights need not be loaded here as well."""
+    return device.type == "cuda" and importlib.util.find_spec("vllm") is not None
 
 
-def write(path, text):
-    """The whole file or none of it: a reader never meets a half-written one."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+def room_for_answers(cfg, longest_prompt):
+    """(tokens an answer may have, a note or None): --max-tokens, or what the model's context leaves if that is less."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(cfg.model, trust_remote_code=cfg.trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"no model config at {cfg.model}: {error}") from error
+    context = getattr(config, "max_position_embeddings", None) or math.inf
+    if context <= longest_prompt:
+        raise ValueError(f"a prompt of {longest_prompt} tokens leaves no room in the model's context of {context}")
+    if context - longest_prompt >= cfg.max_tokens:
+        return cfg.max_tokens, None
+    room = context - longest_prompt
+    return room, f"answers end at {room} tokens, not {cfg.max_tokens}: the model's context is {context}"
 
 
 def main(argv=None):

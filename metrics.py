@@ -124,12 +124,20 @@ def majority_is_right(group: list[Answer]) -> bool:
     return next(a.correct for a in group if a.answer == winner)
 
 
-def aes(accuracy, length, accuracy_ref, length_ref, *, a=1.0, b=3.0, c=10.0) -> float:
+AES = {"a": 1.0, "b": 3.0, "c": 10.0}
+
+
+def aes(accuracy, length, accuracy_ref, length_ref, *, a=AES["a"], b=AES["b"], c=AES["c"]) -> float:
     r"""Accuracy-efficiency score: $a \Delta L + b \Delta A$ if accuracy rose, else $a \Delta L - c |\Delta A|$, with
     $\Delta L = (L_{ref} - L) / L_{ref}$ and $\Delta A = (A - A_{ref}) / A_{ref}$. DRPO's table has a = 1, c = 10 and
     refers to each method's own run without a length penalty; b = 3 is O1-Pruner's (no published value tests it)."""
     shorter, better = (length_ref - length) / length_ref, (accuracy - accuracy_ref) / accuracy_ref
     return a * shorter + (b if better >= 0 else c) * better
+
+
+def exceed(answers, limit: int) -> float:
+    """GDPO's Exceed: the share of answers longer than `limit` tokens."""
+    return float(np.mean([a.length > limit for a in answers]))
 
 
 PAPER_SETS = (("gsm8k",), ("math",), ("olympiad_bench",), ("aime", "aime25"))

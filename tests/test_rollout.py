@@ -1,11 +1,13 @@
 """rollout.TransformersSampler against plain full forwards, brute-force counts and its own invariances."""
 
+import importlib.util
+
 import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-import rollout
-from rollout import TransformersSampler
+import decoding
+from rollout import TransformersSampler, make_sampler
 
 EOS = [1, 5]
 
@@ -43,17 +45,17 @@ def full_forward_logp(model, r, temperature):
     return (logits_TV / temperature).log_softmax(-1).gather(-1, torch.tensor(r.response_ids)[:, None])[:, 0]
 
 
-def sample(model, prompts, n=5, temperature=0.7, top_p=1.0, max_tokens=40, seeds=None, **options):
+def sample(model, prompts, n=5, temperature=0.7, top_p=1.0, max_tokens=24, seeds=None, **options):
     seeds = list(range(len(prompts))) if seeds is None else seeds
     sampler = TransformersSampler(model, **options)
     return sampler.sample(prompts, n=n, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seeds=seeds)
 
 
-@pytest.mark.parametrize("max_batch", [2, 8, 512])
+@pytest.mark.parametrize("max_batch", [7, 512])
 @pytest.mark.parametrize("prompts", [RAGGED, prompts_of([6] * 5)], ids=["ragged", "equal"])
 def test_logp_is_that_of_an_unpadded_forward(model, prompts, max_batch):
     rollouts = sample(model, prompts, max_batch=max_batch)
-    assert len({len(r.response_ids) for r in rollouts}) > 5 and {r.finished for r in rollouts} == {True, False}
+    assert len({len(r.response_ids) for r in rollouts}) > 3 and {r.finished for r in rollouts} == {True, False}
     for r in rollouts:
         torch.testing.assert_close(torch.tensor(r.logp), full_forward_logp(model, r, 0.7), rtol=0, atol=1e-4)
 
@@ -69,22 +71,23 @@ def test_order_endings_and_prompts(model):
     rollouts = sample(model, RAGGED)
     assert [r.prompt_ids for r in rollouts] == [ids for ids in RAGGED for _ in range(5)]
     for r in rollouts:
-        assert len(r.logp) == len(r.response_ids) <= 40
+        assert len(r.logp) == len(r.response_ids) <= 24
         assert r.finished == (r.response_ids[-1] in EOS)  # the ending stays in the response
         assert not set(r.response_ids[:-1]) & set(EOS)
-        assert r.finished or len(r.response_ids) == 40
+        assert r.finished or len(r.response_ids) == 24
 
 
 def test_a_response_depends_on_its_seed_and_index_alone(model):
-    whole = sample(model, RAGGED, seeds=[70, 71, 72, 73, 74, 75, 76])
-    for max_batch in (1, 5, 7):
-        again = sample(model, RAGGED, seeds=[70, 71, 72, 73, 74, 75, 76], max_batch=max_batch)
+    seeds = [70, 71, 72, 73, 74, 75, 76]
+    whole = sample(model, RAGGED, seeds=seeds)
+    for max_batch in (3, 7):
+        again = sample(model, RAGGED, seeds=seeds, max_batch=max_batch)
         assert [r.response_ids for r in again] == [r.response_ids for r in whole]
-    ranks = [sample(model, RAGGED[half], seeds=[70, 71, 72, 73, 74, 75, 76][half]) for half in (slice(3), slice(3, 7))]
+    ranks = [sample(model, RAGGED[half], seeds=seeds[half]) for half in (slice(3), slice(3, 7))]
     assert [r.response_ids for rank in ranks for r in rank] == [r.response_ids for r in whole]
-    more = sample(model, RAGGED, n=7, seeds=[70, 71, 72, 73, 74, 75, 76])  # a larger group begins with the smaller
+    more = sample(model, RAGGED, n=7, seeds=seeds)  # a larger group begins with the smaller
     assert [r.response_ids for i, r in enumerate(more) if i % 7 < 5] == [r.response_ids for r in whole]
-    other = sample(model, RAGGED, seeds=[80, 81, 82, 83, 84, 85, 86])
+    other = sample(model, RAGGED, seeds=[seed + 10 for seed in seeds])
     assert sum(a.response_ids == b.response_ids for a, b in zip(whole, other, strict=True)) < 10
     assert len({tuple(r.response_ids) for r in whole[15:20]}) > 1  # nor do the members of a group agree
 
@@ -111,7 +114,7 @@ def test_draw_takes_each_token_as_often_as_it_should(top_p):
                 kept, mass = kept + [i], mass + p[i].item()
         p = torch.tensor([p[i].item() / mass if i in kept else 0.0 for i in range(5)])
     u = (torch.arange(10_000) + 0.5) / 10_000
-    token, logp = rollout.draw(logits.expand(10_000, 5), u, 0.8, top_p)
+    token, logp = decoding.draw(logits.expand(10_000, 5), u, 0.8, top_p)
     counts = token.bincount(minlength=5)
     assert ((counts - 10_000 * p).abs() <= 1).all(), (counts, p)
     torch.testing.assert_close(logp, p.log()[token].float(), rtol=0, atol=1e-5)
@@ -124,14 +127,14 @@ def test_draw_never_takes_an_impossible_token(top_p):
     logits = torch.randn(2_000, 301, generator=generator) * 3
     logits[:, :3] = logits[:, -3:] = -torch.inf
     for u in (0.0, 1 - 2**-24):
-        token, logp = rollout.draw(logits, torch.full((2_000,), u), 0.6, top_p)
+        token, logp = decoding.draw(logits, torch.full((2_000,), u), 0.6, top_p)
         assert ((token >= 3) & (token < 298)).all() and logp.isfinite().all()
 
 
 def test_uniforms_are_counter_based():
-    assert (rollout.uniforms(3, 1, 5) == rollout.uniforms(3, 1, 9)[:5]).all()
-    assert (rollout.uniforms(3, 1, 5) != rollout.uniforms(3, 2, 5)).all()
-    assert (rollout.uniforms(-3, 1, 5) != rollout.uniforms(3, 1, 5)).all()  # any int is a seed
+    assert (decoding.uniforms(3, 1, 5) == decoding.uniforms(3, 1, 9)[:5]).all()
+    assert (decoding.uniforms(3, 1, 5) != decoding.uniforms(3, 2, 5)).all()
+    assert (decoding.uniforms(-3, 1, 5) != decoding.uniforms(3, 1, 5)).all()  # any int is a seed
 
 
 def test_the_model_comes_back_as_it_was(model):
@@ -170,3 +173,16 @@ def test_mistakes_get_one_line(model):
             sample(model, **(dict(prompts=RAGGED) | changes))
     with pytest.raises(ValueError, match="end-of-sequence"):
         TransformersSampler(tiny_model(eos_token_id=None))
+
+
+def test_make_sampler(model):
+    sampler = make_sampler("auto", model, "nowhere", None, device="cpu", max_model_len=99)
+    assert isinstance(sampler, TransformersSampler) and sampler.max_model_len == 99 and sampler.eos_ids == EOS
+    sampler.wake(), sampler.sync(model), sampler.sleep()
+    with pytest.raises(AssertionError, match="another|built on"):
+        sampler.sync(tiny_model())
+    with pytest.raises(ValueError, match="sampler 'sglang'"):
+        make_sampler("sglang", model, "nowhere", None, device="cpu")
+    if importlib.util.find_spec("vllm") is None:
+        with pytest.raises(ValueError, match="vLLM is not installed"):
+            make_sampler("vllm", model, "nowhere", None, device="cpu")

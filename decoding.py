@@ -1,0 +1,133 @@
+"""decoding.py - drawing tokens, and the moving parts of batched decoding: a KV cache that rows join and leave.
+
+B responses decoded at once | T columns of the cache | V vocabulary
+`rollout.TransformersSampler` runs the model; nothing here does.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers.cache_utils import Cache, DynamicLayer
+
+
+def uniforms(seed, index, count):
+    """The `count` uniform numbers in [0, 1), float32, one a token, of response `index` to the prompt with `seed`.
+
+    Philox is counter-based: the numbers depend on (seed, index) alone, not on how prompts are batched or spread over
+    ranks, so a resumed run or another number of ranks draws the same responses (up to float noise in the logits).
+    """
+    key = np.array([seed % 2**64, index], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key)).random(count, dtype=np.float32)
+
+
+def draw(logits_BV, uniform_B, temperature, top_p=1.0):
+    """One token a row by inverse CDF, one uniform number each. Returns (token_B, logp_B), logp_B of what was drawn.
+
+    temperature 0 takes the likeliest token, whose log-probability is then the one at temperature 1. top_p < 1 keeps the
+    fewest likeliest tokens whose mass reaches top_p, and log-probabilities are those within that set.
+    """
+    logits_BV = logits_BV.float()
+    if temperature == 0:
+        token_B = logits_BV.argmax(-1)
+        return token_B, logits_BV.log_softmax(-1).gather(-1, token_B[:, None])[:, 0]
+    logp_BV = (logits_BV / temperature).log_softmax(-1)
+    if top_p < 1:
+        logp_BV, order_BV = logp_BV.sort(-1, descending=True)
+        cdf_BV = logp_BV.exp().cumsum(-1)
+        last_B = (cdf_BV < top_p).sum(-1, keepdim=True).clamp(max=cdf_BV.shape[-1] - 1)  # the set's last token
+        mass_B = cdf_BV.gather(-1, last_B)
+    else:
+        cdf_BV = logp_BV.exp().cumsum(-1)
+        mass_B = cdf_BV[:, -1:]  # 1 up to rounding, and the rounding matters to u near 1
+    # The first token whose cdf exceeds u * mass. Kept below mass, so that such a token exists and is a possible one.
+    threshold_B = torch.minimum(uniform_B[:, None] * mass_B, torch.nextafter(mass_B, torch.zeros_like(mass_B)))
+    token_B = torch.searchsorted(cdf_BV, threshold_B, right=True)
+    drawn_B = logp_BV.gather(-1, token_B)
+    if top_p < 1:
+        return order_BV.gather(-1, token_B)[:, 0], (drawn_B - mass_B.log())[:, 0]
+    return token_B[:, 0], drawn_B[:, 0]
+
+
+class GrowingLayer(DynamicLayer):
+    """A cache layer that appends in place: keys and values (B, heads, T, head_dim) are views of buffers with room.
+
+    (torch.cat, as the parent class has it, copies the whole cache for every token.)
+    """
+
+    def adopt(self, keys, values, n_columns):
+        """Take over buffers of which the first n_columns columns are filled."""
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        self.buffers = keys, values
+        self.keys, self.values = keys[:, :, :n_columns], values[:, :, :n_columns]
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        if not self.is_initialized:
+            self.adopt(key_states, value_states, key_states.shape[2])
+            return self.keys, self.values
+        start, stop = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
+        if stop > self.buffers[0].shape[2]:
+            self.adopt(*(right_aligned([(old, None)], start, 2 * stop) for old in (self.keys, self.values)), start)
+        for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
+            buffer[:, :, start:stop] = new
+        self.keys, self.values = (buffer[:, :, :stop] for buffer in self.buffers)
+        return self.keys, self.values
+
+
+def right_aligned(parts, n_columns, capacity):
+    """Stack (states, rows) parts into one buffer (rows, heads, capacity, head_dim), their columns ending at n_columns.
+
+    `rows` picks and repeats the rows of `states`; None takes them all. The rest is zeros, not empty memory: masked
+    columns still get multiplied, by a weight of 0, and 0 * NaN is NaN.
+    """
+    picked = [(states if rows is None else states[rows])[:, :, -n_columns:] for states, rows in parts]
+    buffer = picked[0].new_zeros(sum(map(len, picked)), picked[0].shape[1], capacity, picked[0].shape[3])
+    for states, out in zip(picked, buffer.split([len(states) for states in picked]), strict=True):
+        out[:, :, n_columns - states.shape[2] : n_columns] = states
+    return buffer
+
+
+@dataclass
+class Batch:
+    """The rows being decoded. Every row ends at the cache's last column and begins `length` columns before it."""
+
+    rows: dict[str, torch.Tensor]
+    """By row: id (2), length (tokens in the cache), count (tokens drawn), finished, done; tokens, logp and uniform are
+    (B, max_tokens + 1), the last column being a spare one for what rows draw that are done but not yet removed."""
+    cache: Cache
+    ragged: bool = True
+    """Whether lengths differ, so that attention needs a mask."""
+
+
+def advance(batch, logits_BV, eos_K, temperature, top_p):
+    """Draw one token a row, in place."""
+    rows = batch.rows
+    limit = rows["tokens"].shape[1] - 1
+    at_B1 = rows["count"].masked_fill(rows["done"], limit)[:, None]
+    token_B, logp_B = draw(logits_BV, rows["uniform"].gather(1, at_B1)[:, 0], temperature, top_p)
+    rows["tokens"].scatter_(1, at_B1, token_B[:, None])
+    rows["logp"].scatter_(1, at_B1, logp_B[:, None])
+    rows["last"] = token_B
+    rows["count"] += ~rows["done"]
+    rows["finished"] |= ~rows["done"] & (token_B[:, None] == eos_K).any(-1)
+    rows["done"] = rows["finished"] | (rows["count"] == limit)
+
+
+def harvest(batch):
+    """{(prompt, index): (response_ids, finished, logp)} of the rows that are done."""
+    done = batch.rows["done"].nonzero()[:, 0]
+    columns = (batch.rows[key][done].tolist() for key in ("id", "count", "finished", "tokens", "logp"))
+    return {tuple(i): (tokens[:n], finished, logp[:n]) for i, n, finished, tokens, logp in zip(*columns, strict=True)}
+
+
+def merge(parts, room=64):
+    """Join (rows, cache, cache_rows) parts, one cache row a row, into a Batch with room for more columns."""
+    rows = {key: torch.cat([part[0][key] for part in parts]) for key in parts[0][0]}
+    shortest, longest = (int(length) for length in rows["length"].aminmax())
+    cache = parts[0][1]
+    for i, layer in enumerate(cache.layers):  # layer by layer, so that only one layer is ever held twice
+        states = [(part[1].layers[i].keys, part[1].layers[i].values, part[2]) for part in parts]
+        keys = right_aligned([(k, index) for k, _, index in states], longest, longest + room)
+        values = right_aligned([(v, index) for _, v, index in states], longest, longest + room)
+        layer.adopt(keys, values, longest)
+    return Batch(rows, cache, ragged=shortest < longest)
