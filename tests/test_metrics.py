@@ -111,3 +111,7 @@ def test_table_holds_the_numbers():
     assert ["b", "3", "50.0", "±", "28.9", "66.7", "66.7", "35", "±", "12", "20", "50", "0.0"] in rows
     assert ["1", "2", "75.0", "±", "25.0", "100.0", "100.0", "25", "±", "10", "20", "40", "0.0"] in rows
     assert ["average", "(plain)", "25.0", "7"] in rows and not any("(paper)" in row for row in rows)
+
+
+def test_exceed_counts_answers_longer_than_the_limit():
+    assert metrics.exceed(answers(np.zeros((1, 4)), [[3999, 4000, 4001, 9000]]), 4000) == 0.5
