@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import io
 import sys
+import time
 
 import tyro
 
@@ -41,12 +42,15 @@ def parse(config, argv=None, *, prog=None, description=None):
         fail(_first_sentence(stderr.getvalue(), type(default).__name__))
 
 
-def fail(message, rank=0):
-    """Leave with one line on stderr and exit code 2, as command-line tools do for a usage error. Ranks above 0 say who
-    they are: all of them usually meet the same mistake, but one alone must not fall silent."""
+def fail(message, rank=0, code=2):
+    """Leave with one line on stderr and exit code 2, as command-line tools do for a usage error (1: the machine's
+    trouble). Ranks above 0 wait a little: usually all meet the same mistake, rank 0 says it and torchrun stops the
+    others; one that fails alone still gets to speak, and says who it is."""
+    if rank:
+        time.sleep(3)
     where = f" (rank {rank})" if rank else ""
     print(f"error{where}: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
-    raise SystemExit(2)
+    raise SystemExit(code)
 
 
 @contextlib.contextmanager

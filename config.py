@@ -25,6 +25,8 @@ class Config:
     """Held-out problems, named as in train_data or eval.py."""
     suffix: str = INSTRUCTION
     """Appended to each problem that does not already end with it."""
+    skip_unanswered: bool = False
+    """Leave out (and count) rows without an answer instead of stopping."""
     template: bool = True
     """Use the tokenizer's chat template; --no-template trains on the bare text."""
 
@@ -142,6 +144,7 @@ TINY = Config(
     max_response_tokens=256,
     lr=2e-4,
     weight_decay=0.0,
+    micro_batch_tokens=4096,  # what a core's caches like
     gradient_checkpointing=False,
     eval_problems=512,
     eval_samples=4,

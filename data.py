@@ -182,7 +182,7 @@ def rows_to_problems(rows: list[dict], source: str, where: str, *, skip_unanswer
             problems.append(Problem(prompt, answer, source, i))
     if unanswered and not (skip_unanswered and problems):
         more = f" ({len(unanswered)} of {len(rows)} rows lack one)" if len(unanswered) > 1 else ""
-        raise ValueError(f"{unanswered[0]}: no answer{more}")
+        raise ValueError(f"{unanswered[0]}: no answer{more}; --skip-unanswered leaves such rows out")
     return problems
 
 

@@ -51,6 +51,11 @@ class Run:
         if other:
             raise ValueError(f"{self.dir} holds a run where {'; '.join(other[:3])}: choose another --run-dir")
 
+    def is_finished(self):
+        """Has this run all its steps and their last evaluation? Then there is nothing to do but to show it again."""
+        steps = checkpoint.list_steps(self.dir)
+        return bool(steps and self.evaluations) and steps[-1] >= self.cfg.steps <= self.evaluations[-1]["step"]
+
     def begin(self, done):
         """Before the first step: forget what the checkpoint (`done` steps) does not know, save what runs."""
         self.evaluations = [e for e in self.evaluations if done and e["step"] <= done]

@@ -36,18 +36,20 @@ from eval import decode, evaluate
 
 
 def train(cfg, world):
-    """Run (or go on with) the training that `cfg` describes. Returns the run directory."""
-    run = report.Run(cfg, world.rank)
-    path = checkpoint.newest(cfg.directory) or cfg.model
-    tokenizer = policies.load_tokenizer(path, cfg.trust_remote_code)
-    problems, prompts = load_prompts(cfg, cfg.train_data, "train", tokenizer, run)
-    if len(problems) < cfg.prompts_per_step:
-        raise ValueError(f"{cfg.train_data}: {len(problems)} problems are fewer than one step's {cfg.prompts_per_step}")
-    held_out = load_prompts(cfg, cfg.eval_data, "test", tokenizer, run, limit=cfg.eval_problems)
-    model = policies.load_model(path, device=world.device, trust_remote_code=cfg.trust_remote_code)
+    """Run (or go on with) the training that `cfg` describes."""
+    with cli.user_errors(world.rank):  # what a user can get wrong ends in here, in one line
+        run = report.Run(cfg, world.rank)
+        if run.is_finished():
+            return run.finish()
+        path = checkpoint.newest(cfg.directory) or cfg.model
+        tokenizer = policies.load_tokenizer(path, cfg.trust_remote_code)
+        problems, prompts = load_prompts(cfg, cfg.train_data, "train", tokenizer, run)
+        held_out = load_prompts(cfg, cfg.eval_data, "test", tokenizer, run, limit=cfg.eval_problems)
+        check_sizes(cfg, problems, world)
+        model = policies.load_model(path, device=world.device, trust_remote_code=cfg.trust_remote_code)
+        sampler = make_sampler(cfg, model, path, tokenizer, world)
     policy, optimizer = set_up(model, cfg, world)
     done = checkpoint.restore_optimizer(path, model, optimizer) if path != cfg.model else 0
-    sampler = make_sampler(cfg, model, path, tokenizer, world)
     run.begin(done)
 
     def evaluation(step):
@@ -90,8 +92,6 @@ def train(cfg, world):
         for group in optimizer.param_groups:
             group["lr"] = cfg.lr * min(1.0, step / max(1, cfg.warmup_steps))
         numbers = update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world)
-        if not np.isfinite(numbers["grad_norm"]):
-            raise RuntimeError(f"step {step}: the gradient is not finite; checkpoints before this step are intact")
         clock.lap("update")
         sampler.sync(model)
         clock.lap("sync")
@@ -106,7 +106,6 @@ def train(cfg, world):
             checkpoint.save(cfg.directory, step, model, tokenizer, optimizer, keep=cfg.keep_checkpoints)
 
     run.finish()
-    return cfg.directory
 
 
 # ---------------------------------------------------------------------------------------------------------- update
@@ -149,6 +148,8 @@ def update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world):
                     loss = loss + pressure * micro.kl_sum(logp_NT, cfg) / mini.n_tokens
                 (loss * world.size).backward()  # DDP averages over ranks, the batch's gradient is a sum
         grad_norms.append(torch.nn.utils.clip_grad_norm_(policy.parameters(), cfg.grad_clip).item())
+        if not np.isfinite(grad_norms[-1]):  # the same on all ranks, so all stop, before the weights are spoilt
+            raise FloatingPointError(f"the gradient is not finite ({grad_norms[-1]}); the last checkpoint is intact")
         objectives.append(objective.item())
         optimizer.step()
     gap = sum(micro.sampler_gap() for mini in minis for micro in mini.micros)
@@ -203,16 +204,21 @@ class MicroBatch:
 # --------------------------------------------------------------------------------------------- set-up and numbers
 
 
-def load_prompts(cfg, spec, split, tokenizer, run, limit=0):
-    """(problems, prompt ids) of a data set, shortened to `limit`; says how many prompts were too long."""
-    problems = data.load_problems(spec, split=split)
-    if limit:
-        problems = problems[:limit]
+def load_prompts(cfg, spec, split, tokenizer, run, limit=None):
+    """(problems, prompt ids) of a data set, its first `limit` problems; says how many prompts were too long."""
+    problems = data.load_problems(spec, split=split, n=limit or None, skip_unanswered=cfg.skip_unanswered)
     problems, prompts, dropped = data.encode_prompts(
         problems, tokenizer, max_tokens=cfg.max_prompt_tokens, template=cfg.template, suffix=cfg.suffix
     )
     run.say(f"{spec} ({split}): {len(problems)} problems" + (f", {dropped} too long and dropped" if dropped else ""))
     return problems, prompts
+
+
+def check_sizes(cfg, problems, world):
+    if len(problems) < cfg.prompts_per_step:
+        raise ValueError(f"{cfg.train_data}: {len(problems)} problems are fewer than one step's {cfg.prompts_per_step}")
+    if min(cfg.prompts_per_step, cfg.prompts_per_step // cfg.mini_batches * cfg.group_size) < world.size:
+        raise ValueError(f"--prompts-per-step {cfg.prompts_per_step} is too few for {world.size} ranks")
 
 
 def set_up(model, cfg, world):
@@ -238,6 +244,7 @@ def make_sampler(cfg, model, path, tokenizer, world):
         max_model_len=cfg.max_prompt_tokens + cfg.max_response_tokens,
         seed=cfg.seed + world.rank,
         gpu_memory_utilization=cfg.gpu_memory_utilization,
+        trust_remote_code=cfg.trust_remote_code,
     )
 
 
@@ -330,11 +337,9 @@ def main(argv=None):
     transformers.utils.logging.disable_progress_bar()
     world = join_world()
     try:
-        if cfg.prompts_per_step < world.size or cfg.prompts_per_step // cfg.mini_batches * cfg.group_size < world.size:
-            raise ValueError(f"--prompts-per-step {cfg.prompts_per_step} is too few for {world.size} ranks")
         train(cfg, world)
-    except (ValueError, RuntimeError, OSError) as error:
-        cli.fail(error, world.rank)
+    except (OSError, FloatingPointError, torch.OutOfMemoryError) as error:  # the machine's trouble, not a bug
+        cli.fail(error, world.rank, code=1)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
