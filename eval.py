@@ -7,6 +7,7 @@ seed, so who answers it does not matter. Left out: sampling (rollout.py), what i
 mean (metrics.py), pictures (plots.py).
 """
 
+import importlib.util
 import itertools
 import math
 import os
@@ -22,8 +23,8 @@ from tqdm import tqdm
 
 import cli
 import data
-from answers import append_answers, claim_directory, read_answers, read_reference, set_name, write_results
 from metrics import Answer, EvalResult, result_table, summarise
+from results import append_answers, claim_directory, read_answers, read_reference, set_name, write_results
 
 # ---------------------------------------------------------------------------------------------------- evaluate
 
@@ -42,7 +43,8 @@ def evaluate(sampler, problems, prompt_ids, *, n, temperature, top_p=1.0, max_to
     known = {(a.source, a.index, a.sample): a for a in done}
     chunks = [range(i, min(i + chunk, len(problems))) for i in range(0, len(problems), chunk)]
     missing = [c for c in chunks if any(_key(problems[i], s) not in known for i in c for s in range(n))]
-    bar = tqdm(total=sum(map(len, missing)), desc="evaluate", unit="problem", disable=not progress or rank > 0)
+    bar = tqdm(total=sum(map(len, missing)), desc="evaluate", unit="problem",
+               disable=not progress or rank > 0 or not missing)
     new = []
     for c in _claim(missing, world_size):
         rollouts = sampler.sample([prompt_ids[i] for i in c], n=n, temperature=temperature, top_p=top_p,
@@ -192,7 +194,7 @@ def run(cfg, rank, world_size, local_rank):
     import policy
     import rollout
 
-    output, console = Path(cfg.output_dir), Console(stderr=True)
+    output = Path(cfg.output_dir)
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     with cli.user_errors(rank):
         tokenizer = policy.load_tokenizer(cfg.model, cfg.trust_remote_code)
@@ -205,21 +207,34 @@ def run(cfg, rank, world_size, local_rank):
         done = _gather(read_answers(output) if rank == 0 else None, world_size)[0]
         sampler = None
         if len(done) < len(problems) * cfg.samples:
-            dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-            model = policy.load_model(cfg.model, dtype=dtype, device=device, trust_remote_code=cfg.trust_remote_code)
-            sampler = rollout.make_sampler(cfg.sampler, model, cfg.model, tokenizer, device=device,
-                                           max_model_len=max(map(len, prompt_ids)) + max_tokens, seed=cfg.seed)
+            model = None
+            if cfg.sampler == "transformers" or cfg.sampler == "auto" and not vllm_is_used(device):
+                dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+                model = policy.load_model(cfg.model, dtype=dtype, device=device,
+                                          trust_remote_code=cfg.trust_remote_code)
+            sampler = rollout.make_sampler(
+                cfg.sampler, model, cfg.model, tokenizer, device=device, seed=cfg.seed, gpu_memory_utilization=0.85,
+                max_model_len=max(map(len, prompt_ids)) + max_tokens, trust_remote_code=cfg.trust_remote_code,
+            )
     notes += [note] if note else []
     already = [f"{len(done)} of {len(problems) * cfg.samples} answers are there already"] if done else []
     for line in notes + already if rank == 0 else ():
-        console.print(f"note: {line}", highlight=False, markup=False)
+        print(f"note: {line}", file=sys.stderr)
     result = evaluate(sampler, problems, prompt_ids, n=cfg.samples, temperature=cfg.temperature, top_p=cfg.top_p,
                       max_tokens=max_tokens, seed=cfg.seed, tokenizer=tokenizer, rank=rank, world_size=world_size,
                       chunk=cfg.chunk, done=done, save=lambda answers: append_answers(output, rank, answers))
     if rank == 0:
-        sets = write_results(cfg, result, output, max_tokens, notes, reference)
-        Console().print(result_table(sets, f"{cfg.model}: {cfg.samples} answers a problem, {result.seconds:.0f} s"))
+        sets, averages = write_results(cfg, result, output, max_tokens, notes, reference)
+        screen = Console(width=None if sys.stdout.isatty() else 110)  # a log file has no width to fit in
+        screen.print(result_table(
+            sets, f"{cfg.model}: {cfg.samples} answers a problem, {result.seconds:.0f} s", averages
+        ))
         print(f"results and answers: {output}/")
+
+
+def vllm_is_used(device):
+    """Will sampler "auto" be vLLM? Then the weights need not be loaded here as well."""
+    return device.type == "cuda" and importlib.util.find_spec("vllm") is not None
 
 
 def room_for_answers(cfg, longest_prompt):

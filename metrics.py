@@ -151,19 +151,26 @@ def paper_average(value_by_set: dict) -> float:
 # ---------------------------------------------------------------------------------------------------- tables, files
 
 
-def result_table(results: dict, title: str = ""):
-    """A rich table, a row for each name -> EvalResult; parts of a set come indented below it."""
+def result_table(results: dict, title: str = "", averages: dict | None = None):
+    """A rich table, a row for each name -> EvalResult; parts of a set come indented below it. averages: kind of average
+    -> its accuracy and mean_length over the sets."""
+    from rich import box
     from rich.table import Table
 
     n = max(r.n_samples for r in results.values())
-    table = Table("data set", "problems", "pass@1 %", f"pass@{n} %", "majority %", "mean tokens", "correct", "wrong",
-                  "cut off %", title=title or None)
+    table = Table("data set", "problems", "pass@1 %", f"pass@{n}", "vote", "tokens", "right", "wrong", "cut off %",
+                  title=title or None, title_justify="left", box=box.SIMPLE_HEAD, caption_justify="left",
+                  caption="tokens: mean length, end token included; right, wrong: of those answers only")
     for column in table.columns[1:]:
         column.justify = "right"
     for name, r in results.items():
         table.add_row(*_row(name, r))
         for part, sub in r.by_source.items():
             table.add_row(*_row(f"  {part.split('/', 1)[-1]}", sub), style="dim")
+    for kind, mean in (averages or {}).items():
+        if len(results) > 1 and not math.isnan(mean["accuracy"]):
+            accuracy, tokens = f"{100 * mean['accuracy']:.1f}", f"{mean['mean_length']:,.0f}"
+            table.add_row(f"average ({kind})", "", accuracy, "", "", tokens, style="bold")
     return table
 
 

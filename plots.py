@@ -72,12 +72,17 @@ def read_run(run) -> tuple[list[dict], list[dict]]:
 # ---------------------------------------------------------------------------------------------------- figures
 
 
+DRIFT = {"kl": "KL(old || new), nats a token", "grad_norm": "gradient norm before clipping"}
+
+
 def training_curves(runs, out_png):
-    """Accuracy and length against steps, and below them what explains a surprise: KL, mixed groups, cut-off answers.
+    """Accuracy and length against steps; below them what explains a surprise: KL, mixed groups, cut-off answers.
 
     runs: a run (see read_run) or {label: run} to compare several.
     """
     runs = {label: read_run(run) for label, run in (runs if isinstance(runs, dict) else {"": runs}).items()}
+    # A single update a batch is on-policy: its KL is 0 throughout, and the gradient says more
+    drift = "kl" if any(r.get("kl") for train, _ in runs.values() for r in train) else "grad_norm"
     with _figure(5.4, [[0] * 3 + [1] * 3, [2] * 2 + [3] * 2 + [4] * 2], (2.1, 1.2)) as (fig, axes):
         for (label, (train, held_out)), colour, marker in zip(runs.items(), itertools.cycle(COLOURS),
                                                               itertools.cycle(MARKERS)):
@@ -87,13 +92,14 @@ def training_curves(runs, out_png):
                        label=f"{label} training, 7-step mean".strip() if len(runs) == 1 else None)
                 _points(ax, held_out, key, scale, marker, INK if len(runs) == 1 else colour,
                         f"{label} held out, ± s.e.".strip(" ,") if len(runs) == 1 else label)
-            for ax, key, scale in ((axes[2], "kl", 1), (axes[3], "mixed_groups", 100), (axes[4], "truncated", 100)):
+            for ax, key, scale in ((axes[2], drift, 1), (axes[3], "mixed_groups", 100), (axes[4], "truncated", 100)):
                 _curve(ax, train, key, scale, colour)
-        names = ("accuracy, %", "mean length, tokens", "KL(old || new), nats a token",
+        names = ("accuracy, %", "mean length, tokens", DRIFT[drift],
                  "groups with right and wrong, %", "cut off at the limit, %")
         for ax, name in zip(axes, names, strict=True):
             ax.set_title(name)
             ax.margins(x=0.02)
+            ax.xaxis.get_major_locator().set_params(integer=True)
         for ax in axes[2:]:
             ax.set_xlabel("step")
         axes[1].set_ylim(bottom=0)

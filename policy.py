@@ -129,11 +129,12 @@ class Policy(nn.Module):
 
     def forward(self, ids_NL, prompt_N, mask_NT):
         """log pi(o_t | q, o_<t) at the sampling temperature, (N, T) float32 or wider; 0 on padding."""
-        # Right padding and causal attention: a real token never sees padding, so no attention mask is needed.
-        hidden_NLH = self.model.base_model(input_ids=ids_NL, use_cache=False).last_hidden_state
-        row_M, t_M = mask_NT.nonzero(as_tuple=True)
-        position_M = prompt_N[row_M] + t_M
-        logp_M = self._token_logp(hidden_NLH[row_M, position_M - 1], ids_NL[row_M, position_M])  # t-1 predicts t
+        with torch.autocast(ids_NL.device.type, torch.bfloat16, enabled=ids_NL.is_cuda):  # weights stay float32
+            # Right padding and causal attention: a real token never sees padding, so no attention mask is needed.
+            hidden_NLH = self.model.base_model(input_ids=ids_NL, use_cache=False).last_hidden_state
+            row_M, t_M = mask_NT.nonzero(as_tuple=True)
+            position_M = prompt_N[row_M] + t_M
+            logp_M = self._token_logp(hidden_NLH[row_M, position_M - 1], ids_NL[row_M, position_M])  # t-1 predicts t
         return logp_M.new_zeros(mask_NT.shape).masked_scatter(mask_NT, logp_M)
 
     def _token_logp(self, hidden_MH, target_M):

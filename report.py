@@ -118,7 +118,7 @@ class Run:
         if step % self.cfg.show_every == 0:
             first = sorted(records[:G], key=lambda r: (-r["weight"], r["length"]))
             for r in (first[0], first[-1]):
-                verdict = "right" if r["correct"] else f"wrong ({r['reason']})"
+                verdict = "right" if r["correct"] else f"wrong: {r['reason']}"
                 self.say(f"--- {_clip(r['prompt'], 200)}  [{verdict}, {r['length']} tokens, weight {r['weight']:.2f}]")
                 self.say(_clip(r["response"], 600))
 

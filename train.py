@@ -117,67 +117,75 @@ def update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world):
     its prompts, summed over micro-batches and ranks. Returns numbers for the log.
 
     drpo_credit makes the answers independent, but needs all scores of a group first. So each mini-batch is scored
-    (for the first one, the pass that yields the old log-probabilities has just done it), the scores are shared among
-    ranks, and only then does each rank run its answers forward and backward, a few at a time.
+    (the first one's scores are the old log-probabilities, just computed), the scores are shared among the ranks, and
+    only then does each rank run its answers forward and backward, a few at a time.
     """
-    N_mini = len(rollouts) // cfg.mini_batches
-    prompts_mini = len(correct_PG) // cfg.mini_batches
-    minis = [my_micro_batches(rollouts, m * N_mini, N_mini, cfg, world) for m in range(cfg.mini_batches)]
+    minis = [MiniBatch(m, rollouts, correct_PG, weight_PG, cfg, world) for m in range(cfg.mini_batches)]
     with torch.no_grad():  # the policy that sampled, scored by the model being trained: "old"
-        for micro in (micro for mini in minis for micro in mini):
+        for micro in (micro for mini in minis for micro in mini.micros):
             micro.old_logp_NT = policy(*micro.inputs)
-    log = {"objective": [], "kl": [], "grad_norm": []}
-    for m, mini in enumerate(minis):
-        rows = slice(m * prompts_mini, (m + 1) * prompts_mini)
-        correct, weight = correct_PG[rows], weight_PG[rows]
-        n_tokens = sum(len(r.response_ids) for r in rollouts[m * N_mini : (m + 1) * N_mini])
-
+    objectives, grad_norms = [], []
+    for mini in minis:
         # Scores and KL of the whole mini-batch under the current weights
-        score_N, kl = torch.zeros(N_mini + 1, dtype=torch.float64).split([N_mini, 1])
+        score_N, kl = torch.zeros(mini.n + 1, dtype=torch.float64).split([mini.n, 1])
         with torch.no_grad():
-            for micro in mini:
-                logp_NT = micro.old_logp_NT if m == 0 else policy(*micro.inputs)
+            for micro in mini.micros:
+                logp_NT = micro.old_logp_NT if mini is minis[0] else policy(*micro.inputs)
                 score_N[micro.answers] = micro.score(logp_NT, cfg).double().cpu()
-                kl += micro.kl_sum(logp_NT, cfg).double().cpu() / n_tokens
-        score_N, kl = all_sum(torch.cat([score_N, kl]), world).split([N_mini, 1])
-        score_PG = score_N.view(correct.shape)
-        objective = drpo.drpo_objective(score_PG, correct, weight.double(), cfg.tau, cfg.negatives)
-        credit_N = drpo.drpo_credit(score_PG, correct, weight.double(), cfg.tau, cfg.negatives).flatten()
+                kl += micro.kl_sum(logp_NT, cfg).double().cpu() / mini.n_tokens
+        score_N, kl = all_sum(torch.cat([score_N, kl]), world).split([mini.n, 1])
+        groups = (score_N.view(mini.correct_PG.shape), mini.correct_PG, mini.weight_PG.double(), cfg.tau, cfg.negatives)
+        objective, credit_N = drpo.drpo_objective(*groups), drpo.drpo_credit(*groups).flatten()
         pressure = drpo.trust_region_pressure(kl, cfg.beta, cfg.delta).item()
 
         # Forward and backward, micro-batch by micro-batch; ranks exchange gradients in the last one's backward
         optimizer.zero_grad(set_to_none=True)
-        for micro in mini:
-            last = micro is mini[-1]
+        for micro in mini.micros:
+            last = micro is mini.micros[-1]
             with contextlib.nullcontext() if last or world.size == 1 else policy.no_sync():
                 logp_NT = policy(*micro.inputs)
-                credit = credit_N[micro.answers].to(logp_NT)
-                loss = -(credit * micro.score(logp_NT, cfg)).sum()
+                loss = -(credit_N[micro.answers].to(logp_NT) * micro.score(logp_NT, cfg)).sum()
                 if pressure > 0:
-                    loss = loss + pressure * micro.kl_sum(logp_NT, cfg) / n_tokens
+                    loss = loss + pressure * micro.kl_sum(logp_NT, cfg) / mini.n_tokens
                 (loss * world.size).backward()  # DDP averages over ranks, the batch's gradient is a sum
-        log["grad_norm"].append(torch.nn.utils.clip_grad_norm_(policy.parameters(), cfg.grad_clip).item())
-        log["objective"].append(objective.item())
-        log["kl"].append(kl.item())
+        grad_norms.append(torch.nn.utils.clip_grad_norm_(policy.parameters(), cfg.grad_clip).item())
+        objectives.append(objective.item())
         optimizer.step()
-    gap = torch.stack([m.sampler_gap_sum(rollouts) for mini in minis for m in mini]).sum()
-    tokens = sum(len(r.response_ids) for r in rollouts)
+    gap = sum(micro.sampler_gap() for mini in minis for micro in mini.micros)
+    gap_sum, gap_tokens = all_sum(gap, world).tolist()
     return {
-        "objective": float(np.mean(log["objective"])),  # J before each optimizer step, averaged
-        "kl": log["kl"][-1],  # of the last mini-batch: 0 with a single one, which is on-policy
-        "grad_norm": float(np.max(log["grad_norm"])),  # before clipping; a NaN shows
-        "sampler_gap": (all_sum(gap, world) / tokens).item(),  # mean |logp of the trainer - logp of the sampler|
+        "objective": float(np.mean(objectives)),  # J before each optimizer step, averaged
+        "kl": kl.item(),  # of the last mini-batch: 0 with a single one, which is on-policy
+        "grad_norm": float(np.max(grad_norms)),  # before clipping; a NaN shows
+        "sampler_gap": gap_sum / gap_tokens,  # mean |logp of the trainer - logp of the sampler|
     }
 
 
-@dataclass
+class MiniBatch:
+    """Whole groups for one optimizer step: their grades on every rank, and this rank's answers as micro-batches."""
+
+    def __init__(self, m, rollouts, correct_PG, weight_PG, cfg, world):
+        P, G = len(correct_PG) // cfg.mini_batches, cfg.group_size
+        self.correct_PG, self.weight_PG = (x[m * P : (m + 1) * P] for x in (correct_PG, weight_PG))
+        rollouts = rollouts[m * P * G : (m + 1) * P * G]
+        self.n, self.n_tokens = P * G, sum(len(r.response_ids) for r in rollouts)
+        # In the first mini-batch KL is 0, so groups that are all right or all wrong have no gradient: leave them out.
+        teaches_P = drpo.mixed_groups(self.correct_PG) if m == 0 else torch.ones(P, dtype=torch.bool)
+        answers = teaches_P.repeat_interleave(G).nonzero()[:, 0].tolist()
+        if len(answers) < world.size:  # each rank must have something to run backward
+            answers = list(range(self.n))
+        lengths = [len(rollouts[i].prompt_ids) + len(rollouts[i].response_ids) for i in answers]
+        mine = policies.balance(lengths, world.size)[world.rank]  # near-equal over ranks in tokens
+        pieces = policies.micro_batches([lengths[k] for k in mine], cfg.micro_batch_tokens)
+        self.micros = [MicroBatch([answers[mine[k]] for k in piece], rollouts, world.device) for piece in pieces]
+
+
 class MicroBatch:
     """Some of a mini-batch's answers, padded together. `answers` are their positions in the mini-batch."""
 
-    answers: list
-    first: int
-    inputs: tuple  # ids_NL, prompt_N, mask_NT
-    old_logp_NT: torch.Tensor | None = None
+    def __init__(self, answers, rollouts, device):
+        self.answers, self.rollouts, self.old_logp_NT = answers, [rollouts[i] for i in answers], None
+        self.inputs = policies.pad(self.rollouts, device)  # ids_NL, prompt_N, mask_NT
 
     def score(self, logp_NT, cfg):
         return drpo.sequence_score(logp_NT, self.inputs[2], self.old_logp_NT, cfg.score)
@@ -185,22 +193,11 @@ class MicroBatch:
     def kl_sum(self, logp_NT, cfg):
         return drpo.kl_per_token(logp_NT, self.old_logp_NT, self.inputs[2], cfg.kl_estimator).sum()
 
-    def sampler_gap_sum(self, rollouts):
-        mask_NT = self.inputs[2].cpu()
-        sampled = torch.cat([torch.tensor(rollouts[self.first + i].logp) for i in self.answers])
-        return (self.old_logp_NT.cpu()[mask_NT] - sampled).abs().double().sum()
-
-
-def my_micro_batches(rollouts, first, n, cfg, world):
-    """This rank's share of answers first..first+n-1, near-equal over ranks in tokens, cut into micro-batches."""
-    lengths = [len(r.prompt_ids) + len(r.response_ids) for r in rollouts[first : first + n]]
-    mine = policies.balance(lengths, world.size)[world.rank]
-    pieces = policies.micro_batches([lengths[i] for i in mine], cfg.micro_batch_tokens)
-    chosen = [[mine[k] for k in piece] for piece in pieces]
-    return [
-        MicroBatch(answers, first, policies.pad([rollouts[first + i] for i in answers], world.device))
-        for answers in chosen
-    ]
+    def sampler_gap(self):
+        """(sum over tokens of |trainer's logp - sampler's logp|, number of tokens)"""
+        trainer = self.old_logp_NT[self.inputs[2]].double().cpu()
+        sampler = torch.tensor([x for r in self.rollouts for x in r.logp], dtype=torch.float64)
+        return torch.tensor([(trainer - sampler).abs().sum(), len(sampler)])
 
 
 # --------------------------------------------------------------------------------------------- set-up and numbers

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import pytest
 
 import eval as evaluation
 from data import Problem
-from metrics import as_json
+from metrics import Answer, as_json
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -129,12 +130,12 @@ def test_two_ranks_equal_one(tmp_path):
 def test_files_are_json_without_nan_and_one_line_an_answer(tmp_path):
     result = evaluate(problems=PROBLEMS[:1], prompts=PROMPTS[:1])
     assert math.isnan(result.accuracy_se)
-    sets = evaluation.write_results(evaluation.Config(), result, tmp_path, 50, ["a note"])
+    sets, _ = evaluation.write_results(evaluation.Config(), result, tmp_path, 50, ["a note"])
     saved = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
     assert list(sets) == list(saved["sets"]) == ["set"] and saved["config"]["max_tokens"] == 50
-    assert saved["average"]["accuracy"] == {"plain": result.accuracy, "paper": None}
+    assert saved["average"]["plain"]["accuracy"] == result.accuracy and saved["average"]["paper"]["accuracy"] is None
     lines = (tmp_path / "answers.jsonl").read_text().splitlines()
-    assert [evaluation.Answer(**json.loads(line)) for line in lines] == result.answers
+    assert [Answer(**json.loads(line)) for line in lines] == result.answers
     assert sorted(p.name for p in tmp_path.iterdir()) == ["answers.jsonl", "results.json"]
 
 
@@ -179,3 +180,113 @@ def test_data_mistakes(plain_file, tmp_path, datasets, message):
     cfg = evaluation.Config(datasets=names, data_dir="nowhere", template=False)
     with pytest.raises(ValueError, match=message):
         evaluation.load_sets(cfg, Words())
+
+
+# ---------------------------------------------------------------------------------------------------- the whole command
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory):
+    """A random two-layer Qwen2 with a character tokenizer and a chat template, saved as a Hugging Face directory."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    vocab = {"<end>": 0, "?": 1} | {c: i for i, c in enumerate("0123456789+-*= ABU", start=2)}
+    core = Tokenizer(models.WordLevel(vocab, unk_token="?"))
+    core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    template = "{% for m in messages %}U{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}A{% endif %}"
+    path = tmp_path_factory.mktemp("model")
+    PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token="<end>", unk_token="?", chat_template=template
+    ).save_pretrained(path)
+    Qwen2ForCausalLM(Qwen2Config(
+        vocab_size=len(vocab), hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=1,
+        num_key_value_heads=1, max_position_embeddings=48, tie_word_embeddings=False, eos_token_id=0, bos_token_id=None,
+    )).save_pretrained(path)
+    return str(path)
+
+
+def command(tiny_model, tmp_path, *flags):
+    rows = [{"problem": f"{i}+{i}=", "answer": 2 * i} for i in range(7)]
+    for name in ("own", "gsm8k"):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return ["--model", tiny_model, "--datasets", str(tmp_path / "own.jsonl"), str(tmp_path / "gsm8k.jsonl"), "--suffix",
+            "", "--samples", "3", "--chunk", "2", "--output-dir", str(tmp_path / "out"), *flags]
+
+
+def files(directory):
+    return {p.name: p.read_text() for p in directory.iterdir()}
+
+
+def test_command_from_end_to_end_and_after_a_kill(tiny_model, tmp_path, capsys):
+    argv = command(tiny_model, tmp_path)
+    evaluation.main(argv)
+    out, err = capsys.readouterr()
+    whole = files(tmp_path / "out")
+    assert set(whole) == {"config.json", "results.json", "answers.jsonl"}
+    assert "own" in out and "pass@1" in out and "answers end at 42 tokens, not 8192" in err
+    results = json.loads(whole["results.json"], parse_constant=pytest.fail)
+    assert results["config"]["max_tokens"] == 42 and list(results["sets"]) == ["own", "gsm8k"]
+    assert results["sets"]["own"]["n_problems"] == 7 and results["average"]["paper"]["accuracy"] is None
+
+    # As a kill leaves it: two ranks' parts, one with a torn line, a chunk of two problems half there, no results
+    lines = whole["answers.jsonl"].splitlines()
+    (tmp_path / "out" / "answers.jsonl").unlink()
+    (tmp_path / "out" / "results.json").unlink()
+    (tmp_path / "out" / "answers.part-0.jsonl").write_text("\n".join([*lines[:9], lines[9][:50]]))
+    (tmp_path / "out" / "answers.part-1.jsonl").write_text("\n".join(lines[12:18]) + "\n")
+    evaluation.main(argv)
+    assert files(tmp_path / "out") == whole
+    assert "15 of 42 answers are there already" in capsys.readouterr().err
+
+    # Everything is there: the model is not even loaded
+    moved = command(tiny_model, tmp_path, "--reference", str(tmp_path / "out"), "--exceed", "10")
+    evaluation.main(moved)
+    again = json.loads(files(tmp_path / "out")["results.json"])
+    lengths = [a["length"] for a in map(json.loads, lines) if a["source"] == "own"]
+    assert again["exceed"]["own"] == np.mean([n > 10 for n in lengths]) and again["exceed"]["tokens"] == 10
+    assert again["aes"]["constants"] == {"a": 1, "b": 3, "c": 10} and again["sets"] == results["sets"]
+
+
+def test_another_question_in_the_same_directory_is_refused(tiny_model, tmp_path, capsys):
+    out = tmp_path / "out"
+    evaluation.main(command(tiny_model, tmp_path))
+    other_model = tmp_path / "other"
+    shutil.copytree(tiny_model, other_model)
+    weights = bytearray((other_model / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (other_model / "model.safetensors").write_bytes(weights)
+    capsys.readouterr()
+    for flags, message in [
+        (["--seed", "1"], "holds answers with --seed 0 (now 1)"),
+        (["--top-p", "1", "--samples", "4"], "holds answers with --samples 3 (now 4), --top-p 0.95 (now 1.0)"),
+        (["--limit", "3"], "holds answers of other prompts"),
+        (["--model", str(other_model)], "holds answers of other weights"),
+    ]:
+        before = files(out)
+        with pytest.raises(SystemExit) as stop:
+            evaluation.main(command(tiny_model, tmp_path, *flags))
+        err = capsys.readouterr().err
+        assert stop.value.code == 2 and message in err and err.count("\n") == 1, err
+        assert files(out) == before
+
+
+def test_output_and_reference_mistakes(tiny_model, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange" / "answers.jsonl").write_text("")
+    (tmp_path / "model").mkdir()
+    shutil.copy(Path(tiny_model) / "config.json", tmp_path / "model")
+    for flags, message in [
+        (["--output-dir", str(tmp_path / "file")], "file cannot be used"),
+        (["--output-dir", str(tmp_path / "strange")], "holds answers but no config.json"),
+        (["--reference", str(tmp_path / "gone")], "gone: no results.json there"),
+        (["--max-prompt-tokens", "2"], "none of 7 prompts fits in 2 tokens, the shortest has 6"),
+        (["--model", str(tmp_path / "model")], "no tokenizer at"),
+    ]:
+        with pytest.raises(SystemExit) as stop:
+            evaluation.main(command(tiny_model, tmp_path, *flags))
+        err = capsys.readouterr().err
+        assert stop.value.code == 2 and message in err and err.count("\n") == 1, err

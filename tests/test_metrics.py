@@ -97,3 +97,17 @@ def test_paper_average_pools_aime():
     assert metrics.paper_average(base) == pytest.approx(0.534, abs=5e-4)
     assert math.isnan(metrics.paper_average({k: base[k] for k in base if k != "aime25"}))
     assert metrics.paper_average(base | {"amc": 0.0}) == metrics.paper_average(base)
+
+
+def test_table_holds_the_numbers():
+    from rich.console import Console
+
+    r = summarise(answers(np.array([[1, 1], [1, 0]]), np.array([[10, 20], [30, 40]]), source="b/1")
+                  + answers(np.array([[0, 0]]), np.array([[50, 60]]), source="b/2"))
+    console = Console(width=110, record=True, file=open("/dev/null", "w"))
+    averages = {"plain": {"accuracy": 0.25, "mean_length": 7.0}, "paper": {"accuracy": math.nan, "mean_length": 1.0}}
+    console.print(metrics.result_table({"b": r, "c": r}, averages=averages))
+    rows = [line.split() for line in console.export_text().splitlines()]
+    assert ["b", "3", "50.0", "±", "28.9", "66.7", "66.7", "35", "±", "12", "20", "50", "0.0"] in rows
+    assert ["1", "2", "75.0", "±", "25.0", "100.0", "100.0", "25", "±", "10", "20", "40", "0.0"] in rows
+    assert ["average", "(plain)", "25.0", "7"] in rows and not any("(paper)" in row for row in rows)

@@ -44,7 +44,8 @@ def test_training_curves_show_batches_and_held_out_points(tmp_path):
     assert held_out(accuracy) == [(s, 60, 2) for s in (4, 8, 12)]
     assert held_out(length) == [(s, 70 - s, 1.5) for s in (4, 8, 12)]
     assert list(length.lines[0].get_ydata()) == [80 - s for s in range(1, 13)]
-    assert [ax.get_title(loc="left") for ax in fig.axes][:2] == ["accuracy, %", "mean length, tokens"]
+    titles = [ax.get_title(loc="left") for ax in fig.axes]
+    assert titles[:3] == ["accuracy, %", "mean length, tokens", "KL(old || new), nats a token"]
 
 
 def test_run_directory_with_its_own_file_of_evaluations(tmp_path):
@@ -124,3 +125,9 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         plots.main(["three"])
     assert stop.value.code == 2 and capsys.readouterr().err == "error: three: no such run directory\n"
+
+
+def test_gradient_takes_the_place_of_a_kl_that_is_always_zero(tmp_path):
+    fig = plots.training_curves([r | {"kl": 0.0, "grad_norm": 2.0} for r in metrics()], tmp_path / "c.png")
+    assert fig.axes[2].get_title(loc="left") == "gradient norm before clipping"
+    assert set(fig.axes[2].lines[0].get_ydata()) == {2.0}

@@ -1,4 +1,4 @@
-"""answers.py - the directory of an evaluation: whose it is, its answers as they come, its results. No models.
+"""results.py - the directory of an evaluation: whose it is, its answers as they come, its results. No models.
 
     config.json             what was asked: anything else in the same directory is refused
     answers.part-R.jsonl    while it runs: the answers of rank R, appended as they are finished
@@ -34,7 +34,7 @@ def claim_directory(output, cfg, max_tokens, problems, prompt_ids):
         found = json.loads(path.read_text()) if path.exists() else {}
         if not found:
             if any(output.glob("answers*.jsonl")):
-                raise ValueError(f"{output} holds answers but no config.json that says whose: take another --output-dir")
+                raise ValueError(f"{output} holds answers but no config.json to say whose: take another --output-dir")
             write(path, json.dumps(asked, indent=1) + "\n")
             return
     except (OSError, json.JSONDecodeError) as error:
@@ -103,8 +103,8 @@ def read_reference(directory) -> dict:
         raise ValueError(f"--reference {path} cannot be read: {error}") from error
 
 
-def write_results(cfg, result, output, max_tokens, notes, reference=None) -> dict:
-    """Write results.json and answers.jsonl; returns name -> EvalResult, one a data set."""
+def write_results(cfg, result, output, max_tokens, notes, reference=None) -> tuple[dict, dict]:
+    """Write results.json and answers.jsonl; returns (name -> EvalResult, one a data set, and their averages)."""
     by_set = {}
     for a in result.answers:
         by_set.setdefault(set_name(a), []).append(a)
@@ -123,7 +123,7 @@ def write_results(cfg, result, output, max_tokens, notes, reference=None) -> dic
     write(output / "answers.jsonl", "".join(json.dumps(dataclasses.asdict(a)) + "\n" for a in result.answers))
     for part in output.glob("answers.part-*.jsonl"):  # only now: until here they were the only copy
         part.unlink()
-    return sets
+    return sets, average
 
 
 def compare(sets, average, reference) -> dict:

@@ -1,0 +1,61 @@
+"""The house keeps its shape: imports run one way, files stay short, the README says what is true."""
+
+import ast
+import re
+import subprocess
+
+import pytest
+from conftest import ROOT
+
+# A file imports only from those before it.
+ROOMS = [
+    "cli", "arithmetic", "data", "answer", "reward", "drpo", "decoding", "rollout", "policy", "checkpoint", "metrics",
+    "plots", "config", "eval", "report", "train",
+]  # fmt: skip
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").split(".")[0]
+
+
+def test_every_file_is_a_known_room_and_packaged():
+    assert sorted(path.stem for path in ROOT.glob("*.py")) == sorted(ROOMS)
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    assert all(f'"{room}"' in pyproject for room in ROOMS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_run_one_way(room):
+    before = ROOMS[: ROOMS.index(room)]
+    for name in imported(ROOT / f"{room}.py"):
+        assert name not in ROOMS or name in before, f"{room}.py imports {name}.py, which comes later"
+
+
+def test_the_mathematics_knows_no_models_and_the_grader_no_engine():
+    assert set(imported(ROOT / "drpo.py")) == {"math", "torch"}
+    for room in ("reward", "answer", "data", "arithmetic"):
+        assert not {"torch", "transformers", "vllm"} & set(imported(ROOT / f"{room}.py")), room
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_files_stay_short(room):
+    assert len((ROOT / f"{room}.py").read_text().splitlines()) <= 400
+
+
+def test_readme_names_every_file_and_only_files_that_exist():
+    readme = (ROOT / "README.md").read_text()
+    links = re.findall(r"\]\(([^)#:]+)\)", readme)
+    assert all((ROOT / link).exists() for link in links), [link for link in links if not (ROOT / link).exists()]
+    assert all(f"{room}.py" in links for room in ROOMS), [room for room in ROOMS if f"{room}.py" not in links]
+
+
+def test_the_two_commands_of_the_readme_are_make_targets():
+    readme = (ROOT / "README.md").read_text()
+    for target in ("train", "test"):
+        assert f"\nmake {target} " in readme
+        shown = subprocess.run(["make", "-n", target], capture_output=True, text=True, cwd=ROOT)
+        assert shown.returncode == 0 and ("train.py" if target == "train" else "pytest") in shown.stdout
