@@ -251,7 +251,7 @@ class VLLMSampler:
         check_request(prompt_ids, n, temperature, top_p, max_tokens, seeds, self.max_model_len)
         return self._generate(prompt_ids, n, temperature, top_p, max_tokens, seeds)
 
-    def _generate(self, prompt_ids, n, temperature, top_p, max_tokens, seeds, **options):
+    def _generate(self, prompt_ids, n, temperature, top_p, max_tokens, seeds):
         from vllm import SamplingParams
 
         assert not self.asleep, "the engine sleeps and holds no weights: sync(model) before sampling"
@@ -261,7 +261,7 @@ class VLLMSampler:
                 n=draws, temperature=temperature, top_p=top_p, max_tokens=max_tokens, stop_token_ids=self.eos_ids,
                 # vLLM adds 0..n-1: seeds hashed far apart keep neighbouring prompts from sharing numbers
                 seed=int(np.random.SeedSequence(seed % 2**64).generate_state(1, np.uint64)[0] >> 2),
-                logprobs=0, flat_logprobs=True, detokenize=False, **options,
+                logprobs=0, flat_logprobs=True, detokenize=False,
             )
             for seed in seeds
         ]  # fmt: skip
@@ -318,7 +318,7 @@ class VLLMSampler:
         vocabulary = model.config.vocab_size
         prompt = [(3 + 7 * i * i) % vocabulary for i in range(min(24, self.max_model_len - 2))]
         training, gaps = model.training, []
-        rollouts = self._generate([prompt], 4, 1.0, 1.0, 2, [0], ignore_eos=True)
+        rollouts = self._generate([prompt], 4, 1.0, 1.0, 2, [0])
         model.eval()
         for r in rollouts:
             ids_1T = torch.tensor([r.prompt_ids + r.response_ids], device=model.device)
