@@ -1,0 +1,141 @@
+r"""spelling.py - one spelling for everything an answer can say, before anything is parsed.
+
+    clean(text)        ASCII, no wrappers, no spacing commands; words that stood in \text{...} are marked «so»
+    squash(text)       the string that harmless respellings of one answer share
+    split_unit(text)   "864 «inches»^2" -> ("864", ("inch^2",))
+
+Rewriting only: nothing here knows numbers or equality, and what no rule knows is left alone for answer.py to refuse.
+"""
+
+import re
+import unicodedata
+
+# ---------------------------------------------------------------------------------------------------------- characters
+GREEK = ("alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi "
+         "omega").split()
+_SCRIPTS = {**{c: "^{%s}" % a for c, a in zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ", "0123456789+-ni", strict=True)},
+            **{c: "_{%s}" % a for c, a in zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True)}}
+_SYMBOLS = str.maketrans({
+    "π": r"\pi ", "∞": r"\infty ", "√": " sqrt ", "×": "*", "·": "*", "⋅": "*", "∙": "*", "÷": "/", "⁄": "/", "∕": "/",
+    "−": "-", "–": "-", "—": "-", "±": r"\pm ", "∓": r"\mp ", "≤": "<=", "⩽": "<=", "≥": ">=", "⩾": ">=", "≠": r"\ne ",
+    "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "′": "'", "″": "''", "’": "'",
+    "“": "", "”": "", "⟨": r"\langle ", "⟩": r"\rangle ", "∑": r"\sum ", "∫": r"\int ", "€": r"\euro ", "£": r"\pounds ",
+    "«": " ", "»": " ", "¶": " ", "∠": r"\angle ", "º": "°", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ",
+    "⌉": r"\rceil ",
+    **{unicodedata.lookup(f"GREEK {case} LETTER {name.upper().replace('LAMBDA', 'LAMDA')}"): f"\\{spelt} "
+       for name in GREEK for case, spelt in (("SMALL", name), ("CAPITAL", name.capitalize()))},
+})  # fmt: skip
+
+
+def to_ascii(text):
+    """Fullwidth and foreign digits, fractions such as ½, super- and subscripts, signs; invisible characters go."""
+    out = []
+    for char in text:
+        category, plain = unicodedata.category(char), unicodedata.normalize("NFKC", char)
+        if char in _SCRIPTS:
+            out.append(_SCRIPTS[char])
+        elif category == "Nd":
+            out.append(str(unicodedata.digit(char)))
+        elif category == "No" and "⁄" in plain:
+            out.append(r"\frac{%s}{%s}" % tuple(plain.split("⁄")))
+        elif category != "Cf":
+            out.append(char.translate(_SYMBOLS) if char.translate(_SYMBOLS) != char else plain.translate(_SYMBOLS))
+    return "".join(out).replace("}^{", "").replace("}_{", "")  # x^{1}^{2} was x¹²
+
+
+# --------------------------------------------------------------------------------------------------------------- units
+SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+UNITS = {alias: line.split()[0] for line in """
+cm centimeter centimeters centimetre centimetres | mm millimeter millimeters millimetres | nm | ms | AU | pc | arcsec
+km kilometer kilometers kilometre kilometres | m meter meters metre metres | inch inches in | ft foot feet | arcmin
+mile miles mi | yard yards yd | kg kilogram kilograms | g gram grams | mg milligrams | lb lbs pound pounds | kJ
+ounce ounces oz | ton tons | L liter liters litres l | mL ml milliliters | gallon gallons | cup cups | acre acres
+s sec second seconds | minute minutes min mins | hour hours hr hrs h | day days | week weeks | month months | Pa pascals
+year years yr yrs | dollar dollars USD usd bucks | cent cents | euro euros | degree degrees deg ° | radian radians rad
+unit units | Hz hertz | kHz | MHz | N newton newtons | J joule joules | W watt watts | kW | V volt volts | K kelvin
+C celsius Celsius | F fahrenheit Fahrenheit | mol moles | M | eV | kcal | cal calories | erg ergs | A amps | mph | rpm
+ways | people | students | points point | square sq | cubic | percent
+""".replace("\n", "|").split("|") for alias in line.split()}  # fmt: skip
+# Outside \text{...} one letter is a variable (2s, 5m), and so are a few longer names.
+_BARE_UNITS = {unit for unit in UNITS if len(unit) > 1 and unit not in ("min", "ms", "pc", "sq", "in")}
+_UNIT_AT_END = re.compile(r"(?:/|\*|\\cdot|(?<=[\s»])per(?![a-z])|«per»)? ?"
+                          r"(?:«(?P<word>[^«»]*)»|(?P<bare>° ?[CF](?![A-Za-z])|°|(?<![A-Za-z\\_{])[A-Za-z]{2,})) ?"
+                          r"(?:\^ ?\{? ?(?P<power>-?\d) ?\}?)?$")  # fmt: skip
+_TRIGONOMETRY = re.compile(r"sin|cos|tan|cot|sec|csc")
+
+
+def split_unit(text, trusted=False):
+    """(text without its unit, unit). Words not in the table are only taken off a trusted text: a gold answer."""
+    rest, unit = text, []
+    while match := _UNIT_AT_END.search(rest):
+        word, bare, power = match["word"], match["bare"], match["power"]
+        known = word in UNITS or trusted if word else bare[0] == "°" or bare in _BARE_UNITS
+        if not known or word in ("percent", *SCALES) or bare in ("percent", *SCALES):
+            break
+        if bare == "°" and _TRIGONOMETRY.search(rest):  # \sin 20° is another number than \sin 20
+            break
+        name = word or bare.replace(" ", "").lstrip("°") or "°"
+        unit.append(UNITS.get(name, name) + (f"^{power}" if power else ""))
+        rest = rest[: match.start()].rstrip()
+    if not unit or not re.search(r"[\d)}\]A-Za-z%»]$", rest):
+        return text, ()
+    for word, power in (("square", "^2"), ("cubic", "^3")):
+        if word in unit:  # square inches = inches^2
+            unit = [name + power for name in unit if name != word]
+    return rest, tuple(sorted(unit))
+
+
+# ------------------------------------------------------------------------------------------------------------ cleaning
+_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|normal|sf|tt|sc|up)?|math(?:rm|bf|it|sf|tt)|[mh]box|bf|rm|bold|boldsymbol"
+                   r"|operatorname\*?|emph|ensuremath) ?\{([^{}]*)\}")  # fmt: skip
+_WORD = re.compile(r"([A-Za-z][A-Za-z'-]*[A-Za-z])\.?")
+_LONE_LETTER = re.compile(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])")
+
+
+def _words(match):
+    r"""\text{June 20} -> «June» 20: words keep a mark, everything else inside a text wrapper is ordinary notation.
+    One letter after a number (5\text{ m}) is a unit, elsewhere (\text{E}, \mathrm{i}) the letter itself."""
+    inside, before = match[1], match.string[: match.start()].rstrip(" \\,;!~")
+    if before and before[-1] in "0123456789})°/":
+        inside = _LONE_LETTER.sub(lambda m: f"«{m[0]}»" if m[0] in UNITS else m[0], inside)
+    return " " + _WORD.sub(lambda m: f"«{m[1]}»", inside) + " "
+
+
+_REWRITES = [(re.compile(pattern), new) for pattern, new in [
+    (r"\\(?:left|right) ?\.", ""),
+    (r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|mathop|strut)(?![A-Za-z])", " "),
+    (r"(?<=\d)(?:,\\!|\{,\}|\\,|,\\,) ?(?=\d{3}(?!\d))", ""),  # 10,\!080   10{,}080   10\,080
+    (r"\\phantom ?(?:\{[^{}]*\}|[-+\w])|\\hspace\*?\{[^{}]*\}|\\(?:label|tag)\{[^{}]*\}", " "),
+    (r"\\!|\\boxed(?= ?\{)", ""),
+    (r"\\[,;:> ]|\\(?:quad|qquad|space|thinspace|enspace)(?![A-Za-z])", " "),
+    (r"\\[()\[\]]|\\?\$|\\(?:euro|pounds|textdollar)(?![A-Za-z])", " "),
+    (r"\^ ?(?:\\circ|\{ ?\\circ ?\})|\\degree(?![A-Za-z])", "°"),
+    (r"\^ ?(?:\{ ?)?((?:\\prime ?)+)\}?", lambda m: "'" * m[1].count("prime")),
+    (r"(?<=\d) ?''", " «arcsec» "), (r"(?<=\d) ?'", " «arcmin» "),
+    (r"«(?:and|or)»|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\(?:lor|land|vee|wedge)(?![A-Za-z])", ","), (r",(?: *,)+", ","),
+    (r"\*\*", "^"), (r"<=|\\(?:leq?|leqslant)(?![A-Za-z])", "≤"), (r">=|\\(?:geq?|geqslant)(?![A-Za-z])", "≥"),
+    (r"!=|\\(?:neq?|not ?=)(?![A-Za-z])", "≠"), (r"\\lt(?![A-Za-z])", "<"), (r"\\gt(?![A-Za-z])", ">"),
+    (r"(?<=[)\]]) ?[uU] ?(?=[(\[])", r"\\cup "), (r"\\%", "%"), (r"\\mathbb ?\{?R\}?|\\R(?![A-Za-z])", r"(-\\infty,\\infty)"),
+]]  # fmt: skip
+
+
+def clean(text):
+    """One spelling for each thing; the rules above, in their order, after the characters and the text wrappers."""
+    if not text.isascii():
+        text = to_ascii(text)
+    text = re.sub(r"[\s~]+", " ", re.sub(r"[\x00-\x08\x0e-\x1f\x7f]", "", text)).strip()
+    for _ in range(3):  # \textbf{\text{...}}
+        text, wrappers = _TEXT.subn(_words, text)
+        if not wrappers:
+            break
+    text = text.replace(r"\\", "¶")  # the end of a matrix row, so that no rule mistakes its second half for a command
+    for pattern, new in _REWRITES:
+        text = pattern.sub(new, text)
+    text = re.sub(" +", " ", text).strip()
+    return text if text.endswith("..") else text.rstrip(" .,;:")
+
+
+def squash(text):
+    """The string two spellings share; spaces go, except between digits ("2 10" is not 210)."""
+    text = clean(text).replace("«", "").replace("»", "").replace("dfrac", "frac").replace("tfrac", "frac")
+    return re.sub(r"(?<!\d) | (?!\d)", "", text)
