@@ -1,8 +1,8 @@
 """arithmetic.py - the built-in task: chains of + and - such as `17+25-8=?`, at five levels of difficulty.
 
 No download, no model, no torch. Train and test are disjoint by construction: the hash of a problem's text decides which
-split it belongs to, so no list has to be kept and no seed can mix them. Level L (1 to 5) is a number from 1 to 99 followed by
-L + 1 operations with 1 to 9, whose partial results all stay within 0..99; the levels take turns, in equal shares.
+split it belongs to, so no list has to be kept and no seed can mix them. Level L (1 to 5) is a number from 1 to 99 and
+then L + 1 operations with 1 to 9, all partial results within 0..99; the levels take turns, in equal shares.
 """
 
 import hashlib

@@ -5,6 +5,7 @@ import random
 import re
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -146,11 +147,12 @@ def test_traces_do_what_they_say():
 @settings(max_examples=200, deadline=None)
 @given(text=st.text())
 def test_text_comes_back_exactly(text):
+    """Every text in Unicode's composed form (NFC, which Qwen's tokenizers bring their input to)."""
+    text = unicodedata.normalize("NFC", text)
     tokenizer = make_base.make_tokenizer()
-    markers = tokenizer.all_special_tokens + ["<think>", "</think>", "<|user|>", "<|assistant|>"]
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(ids) == text
-    if not any(m in text for m in markers):
+    if not any(marker in text for marker in make_base.MARKERS):
         assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 

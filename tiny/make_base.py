@@ -22,15 +22,15 @@ import time
 from pathlib import Path
 
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, pre_tokenizers
 from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
-    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen2Tokenizer,
 )
 
 HERE = Path(__file__).resolve().parent
@@ -39,6 +39,7 @@ import arithmetic  # noqa: E402
 
 TEMPERATURE = 0.6
 LIMIT = 256
+TYPICAL_LENGTH = 100  # tokens a trace
 THINK = "<think>\n"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -51,10 +52,10 @@ CHAT_TEMPLATE = (
 
 # ---- traces ---------------------------------------------------------------------------------------------------------
 
-HASTY_FIRST, HASTY_CHECK = 0.5, 0.35  # how often a pass is done in a hurry
-SLIP_HASTY = (0.10, 0.15, 0.20, 0.25, 0.30)  # chance of a slip at each operation, by level
-SLIP_CAREFUL = (0.02, 0.04, 0.06, 0.08, 0.10)
-STOP = (0.14, 0.28, 0.40, 0.55, 1.0)  # chance to stop after the first pass, the first check, ...
+HASTY_FIRST, HASTY_CHECK = 0.6, 0.2  # how often a pass is done in a hurry
+SLIP_HASTY = (0.14, 0.20, 0.26, 0.32, 0.38)  # chance of a slip at each operation, by level
+SLIP_CAREFUL = (0.04, 0.06, 0.09, 0.12, 0.15)
+STOP = (0.18, 0.32, 0.44, 0.60, 1.0)  # chance to stop after the first pass, the first check, ...
 CLEAN = 0.3  # share of the training steps without slips: arithmetic is learned first, bad habits after it
 OPENERS = {"Wait, let me check": 0.3, "Let me check again": 0.2, "Alternatively": 0.2, "Hmm, check": 0.2, "Wait": 0.1}
 
@@ -93,8 +94,8 @@ def trace(first, steps, rng, slips=True):
     text, result = one_pass(first, steps, chance(HASTY_FIRST, rng), slips, rng)
     results = [result]
     for stop in STOP:
-        split = len(set(results[-2:])) > 1  # the last two passes disagree: half as likely to leave it at that
-        if stop == 1 or chance(stop / 2 if split else stop, rng):
+        disagree = len(set(results[-2:])) > 1  # then it is less likely to leave it at that
+        if stop == 1 or chance(stop * 0.75 if disagree else stop, rng):
             break
         opener = rng.choices(list(OPENERS), tempered(OPENERS.values()))[0]
         again, result = one_pass(first, steps, chance(HASTY_CHECK, rng), slips, rng)
@@ -107,47 +108,22 @@ def trace(first, steps, rng, slips=True):
 
 # ---- tokenizer and model --------------------------------------------------------------------------------------------
 
+WORDS = ["Quickly", " Quickly", "Step by step", " Step by step", "Wait", "Hmm", " Hmm", "Alternatively", "Let"]
+WORDS += [" let", " me", " check", " again", " Same", " no", "The", " answer", " is", "\\boxed{"]
+# True: left out by decode(skip_special_tokens=True). As in R1, <think> and </think> stay, for the grader to see.
+MARKERS = {"<pad>": True, "<eos>": True, "<|user|>": True, "<|assistant|>": True, "<think>": False, "</think>": False}
+
 
 def make_tokenizer():
-    """One token a byte (so any text comes back exactly), one a word of the traces, six markers. No merges."""
-    words = [
-        "Quickly",
-        " Quickly",
-        "Step by step",
-        " Step by step",
-        "Wait",
-        "Hmm",
-        " Hmm",
-        "Alternatively",
-        "Let",
-        " let",
-        " me",
-        " check",
-        " again",
-        " Same",
-        " no",
-        "The",
-        " answer",
-        " is",
-        "\\boxed{",
-    ]
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pieces = letters + [word.replace(" ", "Ġ") for word in words]
-    vocab = {piece: i for i, piece in enumerate(pieces)}
-    inner = Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
-    pattern = Regex(r" ?Step by step|\\boxed\{| ?[A-Za-z]+")
-    inner.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(pattern, behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    inner.decoder = decoders.ByteLevel()
-    inner.add_special_tokens([AddedToken(t, special=True) for t in ("<pad>", "<eos>", "<|user|>", "<|assistant|>")])
-    # as in R1, the think markers are ordinary tokens: text decoded without special tokens keeps them for the grader
-    inner.add_tokens([AddedToken(t, special=False, normalized=False) for t in ("<think>", "</think>")])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner,
+    """One token a byte, one a word of the traces, six markers; no merges. Text (NFC) comes back exactly.
+
+    It is a Qwen2Tokenizer because AutoTokenizer insists on that class for a Qwen2 model, whatever the files say.
+    """
+    pieces = sorted(pre_tokenizers.ByteLevel.alphabet()) + WORDS + list(MARKERS)
+    tokenizer = Qwen2Tokenizer(
+        vocab={piece: i for i, piece in enumerate(pieces)},
+        merges=[],
+        unk_token="<pad>",  # no byte is unknown; named only so that the class adds no token of its own
         pad_token="<pad>",
         eos_token="<eos>",
         chat_template=CHAT_TEMPLATE,
@@ -155,6 +131,10 @@ def make_tokenizer():
         model_max_length=1024,
         padding_side="left",
     )
+    tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in WORDS])
+    tokenizer.add_tokens([AddedToken(m, special=special, normalized=False) for m, special in MARKERS.items()])
+    assert len(tokenizer) == len(pieces)
+    return tokenizer
 
 
 def make_model(tokenizer, hidden, layers):
@@ -221,13 +201,16 @@ def train(model, tokenizer, *, steps, batch, lr, seed):
     model.train()
     for ids, labels in training_batches(tokenizer, steps, batch, random.Random(f"traces {seed}")):
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1]  # right padding: causal attention never sees it
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
+        # Divided by a constant, not by this batch's tokens: batches are sorted by length, and a mean would give the
+        # decision to stop more weight in the short ones, so that the model would stop too early.
+        nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
+        loss = nats / (batch * TYPICAL_LENGTH)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        smooth = loss.item() if smooth is None else 0.95 * smooth + 0.05 * loss.item()
+        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
         bar.set_postfix(loss=f"{smooth:.3f}", refresh=False)
         bar.update()
     bar.close()
@@ -337,7 +320,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--report", action="store_true", help="measure the model in --out, train nothing")
     parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--hidden", type=int, default=96)
