@@ -45,7 +45,7 @@ def path(tmp_path_factory):
 def pair(path):
     pytest.importorskip("vllm", reason="vLLM is not installed")
     model = tiny_model(path)
-    return model, rollout.make_sampler("vllm", model, path, None, device="cpu", max_model_len=64)
+    return model, rollout.make_sampler("vllm", model, path, None, device="cpu", max_model_len=256)
 
 
 def sample(sampler, prompts=PROMPTS, n=4, temperature=0.7, max_tokens=24, seeds=(1, 2, 3, 4), **options):
@@ -102,13 +102,15 @@ def test_neighbouring_seeds_share_no_numbers(pair):
 def test_new_weights_arrive_and_stale_ones_are_caught(pair, monkeypatch):
     model, sampler = pair
     sampler.sync(model)
+    long = {"prompts": [[7 + i % 60 for i in range(200)]], "seeds": [5]}  # fills blocks that the prefix cache keeps
     before = sample(sampler)
+    assert largest_gap(model, sample(sampler, **long) + sample(sampler, **long)) < 1e-4
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name)))
     assert largest_gap(model, sample(sampler)) > 0.1  # not yet sent
     sampler.sync(model)
-    assert largest_gap(model, sample(sampler)) < 1e-4
+    assert largest_gap(model, sample(sampler) + sample(sampler, **long)) < 1e-4
     assert [r.logp for r in sample(sampler)] != [r.logp for r in before]
 
     real = sampler.llm.collective_rpc
@@ -145,8 +147,8 @@ def test_the_model_comes_back_as_it_was(pair):
 
 
 def test_mistakes_get_one_line(pair, tmp_path):
-    with pytest.raises(ValueError, match="context of 64"):
-        sample(pair[1], max_tokens=62)
+    with pytest.raises(ValueError, match="context of 256"):
+        sample(pair[1], max_tokens=254)
     tied = tiny_model(tmp_path, tie_word_embeddings=True)
     with pytest.raises(ValueError, match="--sampler transformers"):
         rollout.make_sampler("vllm", tied, tmp_path, None, device="cpu")
