@@ -3,8 +3,7 @@ r"""equality.py - are two answer trees (see answer.py) equal? Structure first, t
     same(gold, pred, budget) -> bool       raises Undecided where a guard stopped the comparison
 
 Nothing here can explode: every power, factorial and function checks the size of its argument before it computes, the
-working precision outgrows the magnitudes met (so 1 + 10^-200 is not 1), and processor time is counted in this thread, without
-signals. Numbers decide everything except infinite sums and integrals, where they only say "perhaps" and sympy must
+working precision outgrows the magnitudes met (so 1 + 10^-200 is not 1), and every step is counted against a budget. Numbers decide everything except infinite sums and integrals, where they only say "perhaps" and sympy must
 prove it (`budget.prove`, a function of two trees: reward.py runs `prove` below in a process that can be killed).
 """
 
@@ -28,13 +27,15 @@ class Undecided(Exception):
 
 
 class Budget:
-    """What one answer may spend: processor seconds of this thread, and proofs."""
+    """What one answer may spend, and how to prove. Steps are counted, not timed: the same verdict on every machine and
+    in every thread. The clock is only the net below, for a machine that stands still."""
 
-    def __init__(self, cpu_seconds, prove):
-        self.deadline, self.prove = time.thread_time() + cpu_seconds, prove
+    def __init__(self, prove, steps=20_000, seconds=1.0):
+        self.prove, self.left, self.deadline = prove, steps, time.monotonic() + seconds
 
-    def check(self):
-        if time.thread_time() > self.deadline:
+    def spend(self, steps=1):
+        self.left -= steps
+        if self.left < 0 or time.monotonic() > self.deadline:
             raise Undecided("undecided")
 
 
@@ -51,7 +52,7 @@ ATOMIC = {"num", "sym", "const", "add", "mul", "div", "pow", "call", "big"}  # t
 
 def same(gold, pred, budget):
     """Two trees, whatever they are."""
-    budget.check()
+    budget.spend(5)
     if gold == pred:
         return True
     kinds = {gold[0], pred[0]}
@@ -262,7 +263,7 @@ def same_value(gold, pred, budget):
         return left == right
     if not all(node[0] in ATOMIC for tree in (gold, pred) for node in nodes(tree)):
         return False  # words, tuples inside sums and the like have no value
-    if not all(abs(a - b) <= tolerance for a, b, tolerance in value_pairs(gold, pred, budget)):
+    if not all(abs(a - b) <= tolerance for a, b, tolerance in value_pairs(gold, pred, budget, enough=differ)):
         return False
     return budget.prove(gold, pred) if approximate(gold, pred) else True
 
@@ -272,14 +273,21 @@ def approximate(*trees):
     return any(node[0] == "big" and (node[1] == "int" or OO in node[3:5]) for tree in trees for node in nodes(tree))
 
 
-def value_pairs(gold, pred, budget):
-    """[(gold value, pred value, tolerance)] where both can be computed; only real values if there are enough of them."""
-    found, candidates = [], points(gold, pred)
+def differ(gold_value, pred_value, tolerance):
+    return not abs(gold_value - pred_value) <= tolerance
+
+
+def value_pairs(gold, pred, budget, enough=lambda *pair: False):
+    """[(gold value, pred value, tolerance)] where both can be computed; only real values if there are two of them, and
+    only one pair if it is `enough` to decide."""
+    found, candidates = [], points(gold, pred)[: 2 if approximate(gold, pred) else None]
     for point in candidates:
         try:
             found.append(values_at(gold, pred, point, budget))
+            if context().im(found[-1][0]) == 0 and enough(*found[-1]):
+                return found[-1:]
         except Undecided:
-            budget.check()
+            budget.spend()  # raises again if it was the budget that ran out
     if len(found) < min(2, len(candidates)):
         raise Undecided("undecided")
     real = [pair for pair in found if context().im(pair[0]) == 0]
@@ -359,11 +367,11 @@ def context():
 class Evaluator:
     """The value of a tree at one point. `span` adds up the sizes, in bits, of the numbers and powers met."""
 
-    def __init__(self, point, budget):
-        self.mp, self.point, self.budget, self.span = context(), point, budget, 0
+    def __init__(self, point, budget, nested=False):
+        self.mp, self.point, self.budget, self.nested, self.span = context(), point, budget, nested, 0
 
     def __call__(self, tree):
-        self.budget.check()
+        self.budget.spend((10 if tree[0] in ("call", "pow") else 1) * (1 + (self.mp.prec >> 9) ** 2) * (5 if self.nested else 1))
         try:
             return getattr(self, tree[0])(*tree[1:])
         except (ArithmeticError, ValueError, TypeError, NotImplementedError, self.mp.NoConvergence):  # 1/0, gamma(-1), ...
@@ -419,16 +427,18 @@ class Evaluator:
             self.limit(self.mp.mag(value) if value else 0, most=40)
         if name in ("factorial", "binom"):
             self.limit(max(map(abs, values)), most=2000)
-            self.limit(self.mp.prec, most=3000)
+            self.limit(self.mp.prec, most=1000)
         if name == "exp":
             self.limit(abs(values[0]))
         result = CALLS[name](self.mp, *values)
         return self.sized(result) if name in ("exp", "factorial", "binom") else result
 
     def big(self, kind, variable, low, high, body):
+        self.limit(MAX_BITS + self.nested)  # a sum of sums costs the product
         low, high = ({OO: self.mp.inf, MINUS_OO: -self.mp.inf}.get(end) or self(end) for end in (low, high))
+
         def value(x):
-            return Evaluator({**self.point, variable: x}, self.budget)(body)
+            return Evaluator({**self.point, variable: x}, self.budget, nested=True)(body)
 
         if kind == "int":
             return self.mp.quad(value, [low, high])

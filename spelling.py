@@ -1,8 +1,8 @@
 r"""spelling.py - one spelling for everything an answer can say, before anything is parsed.
 
     clean(text)        ASCII, no wrappers, no spacing commands; words that stood in \text{...} are marked «so»
-    squash(text)       the string that harmless respellings of one answer share
-    split_unit(text)   "864 «inches»^2" -> ("864", ("inch^2",))
+    squash(cleaned)    the string that harmless respellings of one answer share
+    split_unit(cleaned)  "864 «inches»^2" -> ("864", ("inch^2",))
 
 Rewriting only: nothing here knows numbers or equality, and what no rule knows is left alone for answer.py to refuse.
 """
@@ -67,7 +67,7 @@ _TRIGONOMETRY = re.compile(r"sin|cos|tan|cot|sec|csc")
 def split_unit(text, trusted=False):
     """(text without its unit, unit). Words not in the table are only taken off a trusted text: a gold answer."""
     rest, unit = text, []
-    while match := _UNIT_AT_END.search(rest):
+    while len(unit) < 5 and (match := _UNIT_AT_END.search(rest, max(0, len(rest) - 40))):
         word, bare, power = match["word"], match["bare"], match["power"]
         known = word in UNITS or trusted if word else bare[0] == "°" or bare in _BARE_UNITS
         if not known or word in ("percent", *SCALES) or bare in ("percent", *SCALES):
@@ -89,6 +89,7 @@ def split_unit(text, trusted=False):
 _TEXT = re.compile(r"\\(?:text(?:bf|it|rm|normal|sf|tt|sc|up)?|math(?:rm|bf|it|sf|tt)|[mh]box|bf|rm|bold|boldsymbol"
                    r"|operatorname\*?|emph|ensuremath) ?\{([^{}]*)\}")  # fmt: skip
 _WORD = re.compile(r"([A-Za-z][A-Za-z'-]*[A-Za-z])\.?")
+_SPACES = re.compile(r"(?<!\d) +| +(?!\d)")
 _LONE_LETTER = re.compile(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])")
 
 
@@ -119,8 +120,13 @@ _REWRITES = [(re.compile(pattern), new) for pattern, new in [
 ]]  # fmt: skip
 
 
+_SIMPLE = re.compile(r"(?:[0-9+\-/=(){}. ^]|(?<![A-Za-z])[A-TV-Za-tv-z](?![A-Za-z])|\\(?:frac|sqrt|pi|cdot)(?![A-Za-z]))*")
+
+
 def clean(text):
     """One spelling for each thing; the rules above, in their order, after the characters and the text wrappers."""
+    if _SIMPLE.fullmatch(text):  # most answers: no rule applies
+        return text.strip() if text.endswith("..") else text.strip(" ").rstrip(" .")
     if not text.isascii():
         text = to_ascii(text)
     text = re.sub(r"[\s~]+", " ", re.sub(r"[\x00-\x08\x0e-\x1f\x7f]", "", text)).strip()
@@ -135,7 +141,7 @@ def clean(text):
     return text if text.endswith("..") else text.rstrip(" .,;:")
 
 
-def squash(text):
-    """The string two spellings share; spaces go, except between digits ("2 10" is not 210)."""
-    text = clean(text).replace("«", "").replace("»", "").replace("dfrac", "frac").replace("tfrac", "frac")
-    return re.sub(r"(?<!\d) | (?!\d)", "", text)
+def squash(cleaned):
+    """The string that two spellings share; spaces go, except between digits ("2 10" is not 210)."""
+    text = cleaned.replace("«", "").replace("»", "").replace("dfrac", "frac").replace("tfrac", "frac")
+    return _SPACES.sub("", text) if " " in text else text
