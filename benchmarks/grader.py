@@ -4,7 +4,8 @@
     pip install math-verify==0.9.0         (in a scratch environment) adds the comparison, same cases, same run
 
 Cases are those of tests/reward_cases.py (hand-written, none from a data set) and easy answers made by rule: integers,
-decimals, fractions and lists in the spellings models use, half of them wrong. One process, one thread, this machine.
+decimals, fractions and lists in the spellings models use, half of them wrong. One process, one thread; rates count
+processor seconds, so that a busy machine does not blur the comparison.
 """
 
 import json
@@ -14,11 +15,12 @@ import statistics
 import sys
 import time
 
-sys.path[:0] = [os.path.join(os.path.dirname(__file__), ".."), os.path.join(os.path.dirname(__file__), "..", "tests")]
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:0] = [ROOT, os.path.join(ROOT, "tests")]
 
-import reward_cases
+import reward_cases  # noqa: E402
 
-import reward
+import reward  # noqa: E402
 
 
 def easy_cases(n, seed=0):
@@ -27,7 +29,8 @@ def easy_cases(n, seed=0):
     for _ in range(n):
         value, equal = rng.randint(-2000, 2000), rng.random() < 0.5
         other = value if equal else value + rng.choice((-10, -1, 1, 10, 1000))
-        style = rng.choice(["{}", "{}", "{}", "${}$", "{}.0", "x={}", r"\frac{{{}}}{{7}}", "{}, 5", r"{}\sqrt{{2}}", r"{}^\circ", r"\text{{{}}}"])
+        style = rng.choice(["{}", "{}", "{}", "${}$", "{}.0", "x={}", r"\frac{{{}}}{{7}}", "{}, 5", r"{}\sqrt{{2}}",
+                            r"{}^\circ", r"\text{{{}}}"])  # fmt: skip
         gold = style if "frac" in style or "," in style or "sqrt" in style else "{}"
         cases.append((gold.format(value), style.format(other), equal))
     return cases
@@ -54,21 +57,23 @@ def math_verify():
 
 def measure(name, grader, cases):
     """One row: right, wrongly accepted and wrongly refused answers, and the rate."""
-    seconds, right, accepted, refused = [], 0, 0, 0
+    seconds, worst, right, accepted, refused = [], 0.0, 0, 0, 0
     for gold, answer, equal in cases:
-        start = time.perf_counter()
+        start, begun = time.process_time(), time.perf_counter()
         verdict = bool(grader(gold, answer))
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
+        worst = max(worst, time.perf_counter() - begun)
         right, accepted, refused = right + (verdict == equal), accepted + (verdict > equal), refused + (verdict < equal)
     return {"grader": name, "cases": len(cases), "accuracy": round(right / len(cases), 4), "false_positives": accepted,
-            "false_negatives": refused, "per_second": round(len(cases) / sum(seconds)),
-            "median_ms": round(1e3 * statistics.median(seconds), 4), "worst_s": round(max(seconds), 3)}
+            "false_negatives": refused, "per_cpu_second": round(len(cases) / sum(seconds)),
+            "median_ms": round(1e3 * statistics.median(seconds), 4), "worst_wall_s": round(worst, 3)}
 
 
 def batch(cases, n=1024, seed=1):
     """Seconds for grade_all on one training step's worth of whole responses, table and easy cases mixed."""
     chosen = random.Random(seed).choices(cases, k=n)
-    responses = [f"<think>{'so it goes ' * 300}</think>\n\nThe answer is $\\boxed{{{answer}}}$." for _, answer, _ in chosen]
+    thinking = "so it goes " * 300
+    responses = [f"<think>{thinking}</think>\n\nThe answer is $\\boxed{{{answer}}}$." for _, answer, _ in chosen]
     start = time.perf_counter()
     grades = reward.grade_all(responses, [gold for gold, _, _ in chosen])
     return {"grade_all": n, "seconds": round(time.perf_counter() - start, 3), "correct": sum(g.correct for g in grades)}

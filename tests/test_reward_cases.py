@@ -8,7 +8,7 @@ import reward
 
 @pytest.mark.parametrize("kind, gold, pred", same)
 def test_same(kind, gold, pred):
-    assert reward.same_answer(pred, gold)
+    assert reward.same_answer(pred, gold, time_limit=30)  # the limit is tested elsewhere, and machines are busy
 
 
 @pytest.mark.parametrize("kind, gold, pred", different)
