@@ -20,17 +20,15 @@ from fractions import Fraction
 
 from spelling import GREEK, SCALES, UNITS, Tokens, Unreadable, is_number, number, spellings
 
-MAX_DEPTH = 40  # nesting; about six Python frames a level
+MAX_DEPTH = 24  # nesting; up to twenty Python frames a level
 MINUS_ONE = ("num", Fraction(-1))
-
 _SHORT_WORDS = {"yes", "no", "odd", "even", "true", "none", "all", "one", "two", "six", "ten", "red", "am", "pm", "nan"}
 _NAMES = set(GREEK) | {name.capitalize() for name in GREEK} | set(
     "varepsilon vartheta varphi hbar ell mho odot aleph partial nabla max min star".split())
 FUNCTIONS = set("sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth ln log lg exp sqrt floor ceil "
                 "abs gcd lcm max min arg Re Im asin acos atan cbrt".split())  # fmt: skip
 _ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "lg": "log10"}
-_CONSTANTS = {r"\pi": "pi", "pi": "pi", r"\infty": "oo", "infinity": "oo", "inf": "oo", "infty": "oo", "e": "e",
-              "i": "i"}  # fmt: skip
+_CONSTANTS = {r"\pi": "pi", "pi": "pi", r"\infty": "oo", "infinity": "oo", "inf": "oo", "e": "e", "i": "i"}
 _RELATIONS = {"=": "=", "<": "<", ">": ">", "≤": "<=", "≥": ">=", "≠": "!=", r"\in": "in", r"\equiv": "=", r"\to": "->",
               r"\approx": "~", r"\sim": "~"}  # fmt: skip
 _TIMES, _OVER, _MODULO = ("*", r"\cdot", r"\times"), ("/", r"\div"), (r"\mod", r"\pmod", r"\bmod")
@@ -68,7 +66,7 @@ class _Reader(Tokens):
     def wrap(self):
         """Loops that nest the tree (a/b/c, 5!%) count like depth does, so that no tree is too deep to walk."""
         self.wraps += 1
-        if self.wraps > 2 * MAX_DEPTH:
+        if self.wraps > 3 * MAX_DEPTH:
             raise Unreadable("nested too deeply")
 
     def answer(self):

@@ -177,11 +177,11 @@ class Unreadable(ValueError):
 
 MAX_EXPONENT = 999  # of 1e999: larger ones are written to hurt
 _TOKEN = re.compile(r"\s+|(?P<t>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\d.])"
-                    r"|\\[A-Za-z]+|\\.|«[^«»]*»|[A-Za-z]+|[^\s])")
+                    r"|\\[A-Za-z]+|\\.|«[^«»]*»|[A-Za-z]+|[^\s])", re.ASCII)
 
 
 def is_number(token):
-    return token is not None and (token[0].isdigit() or (token[0] == "." and len(token) > 1))
+    return token is not None and (token[0] in "0123456789" or (token[0] == "." and len(token) > 1))
 
 
 def number(token):
