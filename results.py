@@ -18,9 +18,13 @@ from statistics import fmean
 from metrics import AES, Answer, aes, as_json, exceed, paper_average, summarise
 
 
-def set_name(problem_or_answer):
+def set_name_of(source):
     """The data set: `arithmetic` of the source `arithmetic/level-3`."""
-    return problem_or_answer.source.split("/")[0]
+    return source.split("/")[0]
+
+
+def set_name(problem_or_answer):
+    return set_name_of(problem_or_answer.source)
 
 
 def claim_directory(output, cfg, max_tokens, problems, prompt_ids):
