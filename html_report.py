@@ -39,7 +39,7 @@ PATTERN = re.compile(rf"\b(?:{'|'.join(f'({p})' for p in REFLECTION.values())})\
 QUESTIONS, SAMPLES = 240, 4
 TEXT = 8_000  # characters of one answer; longer ones lose their middle
 TEXTS = 6_000_000  # characters of all answers
-BINS = 36
+BINS = 48  # about; widths are round numbers
 
 
 @dataclass(frozen=True)
@@ -284,6 +284,7 @@ def gather_answers(results, samples, surveys) -> dict:
         rows = [[numbers[a["source"], a["index"]], a["sample"], a["correct"], a["reason"], a["answer"], a["length"],
                  a["finished"], shortened(a["text"]), ""]
                 for a in lines_of(result.answers) if a["sample"] < SAMPLES and (a["source"], a["index"]) in numbers]
+        rows.sort(key=lambda row: (row[1], row[0]))  # other questions before other answers to the same one
         lists.append({"name": result.name, "answers": rows})
     kept, used = 0, 0  # whole questions, in the order chosen, until the page is full
     size = Counter()

@@ -9,15 +9,28 @@ function countReflections(text, pattern) {
   return (text.match(pattern) || []).length;
 }
 
+// Characters that are not seen but change how others are shown: turned direction, zero width, control codes
+const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]/u;
+
+/** Text nodes for `text`, its invisible characters by their names. */
+function visible(text) {
+  const nodes = [];
+  for (const part of text.split(new RegExp(`(${INVISIBLE.source})`, "u"))) {
+    nodes.push(INVISIBLE.test(part) && [...part].length === 1
+      ? el("span", { class: "control" }, "U+" + part.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")) : part);
+  }
+  return nodes.filter((node) => node !== "");
+}
+
 /** The text with every reflection word in a <mark>. */
 function marked(text, pattern) {
   const box = el("pre", { tabindex: 0, dir: "auto" });
   let from = 0;
   for (const found of text.matchAll(pattern)) {
-    box.append(text.slice(from, found.index), el("mark", {}, found[0]));
+    box.append(...visible(text.slice(from, found.index)), el("mark", {}, found[0]));
     from = found.index + found[0].length;
   }
-  box.append(text.slice(from));
+  box.append(...visible(text.slice(from)));
   return box;
 }
 
@@ -100,7 +113,7 @@ function answersSection(data, colourOf) {
       el("div", { class: "meta" }, el("span", {}, dot(colourOf(name)), name), a[REMARK] ? el("span", {}, a[REMARK]) : null),
       el("div", { class: "meta" }, el("span", { class: `verdict ${verdict(a)}` }, a[CORRECT] ? "✓ right" : "✗ wrong"),
         a[CORRECT] ? null : el("span", {}, reason.replace(/_/g, " ")),
-        a[ANSWER] === null || a[ANSWER] === undefined ? null : el("span", {}, "answer ", el("b", {}, String(a[ANSWER]).slice(0, 200))),
+        a[ANSWER] === null || a[ANSWER] === undefined ? null : el("span", {}, "answer ", el("b", {}, visible(String(a[ANSWER]).slice(0, 200)))),
         el("span", {}, `${number(a[LENGTH])} tokens`),
         el("span", {}, `${words(a)} reflection word${words(a) === 1 ? "" : "s"}`)),
       el("div", { class: "bar" }, el("div", { style: { width: `${(100 * a[LENGTH]) / longest}%`, background: colourOf(name) } })),
@@ -112,7 +125,7 @@ function answersSection(data, colourOf) {
     const longest = Math.max(a[LENGTH], b ? b[LENGTH] : 0, 1);
     return el("article", { class: "pair" },
       el("div", { class: "question" },
-        el("p", { dir: "auto" }, prompt === null ? "(question not kept: no problems.jsonl)" : prompt),
+        el("p", { dir: "auto" }, prompt === null ? "(question not kept: no problems.jsonl)" : visible(prompt)),
         el("div", { class: "meta" }, el("span", {}, `${source} #${number_}, answer ${a[SAMPLE] + 1}`),
           truth === null ? null : el("span", {}, "true answer ", el("b", {}, [truth].flat().join(" or ").slice(0, 200))),
           b ? el("span", {}, `${signed(100 * (b[LENGTH] / a[LENGTH] - 1), 0)} % tokens`) : null)),

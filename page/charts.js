@@ -64,7 +64,7 @@ function frame({ width, height, xs, ys, xLabel, yLabel, xTicks, yTicks, yFormat 
   const x = (v) => left + ((v - xs[0]) / (xs[1] - xs[0] || 1)) * (width - left - right);
   const y = (v) => height - bottom - ((v - ys[0]) / (ys[1] - ys[0] || 1)) * (height - bottom - top);
   const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": name || xLabel || "" });
-  for (const v of yTicks || ticks(...ys, height < 170 ? 3 : 5)) {
+  for (const v of yTicks || ticks(...ys, height < 180 ? 3 : height > 300 ? 8 : 5)) {
     root.append(svg("line", { class: "gridline", x1: left, x2: width - right, y1: y(v), y2: y(v) }),
       svg("text", { x: left - 7, y: y(v) + 4, "text-anchor": "end" }, yFormat(v)));
   }

@@ -47,7 +47,7 @@ function headlineSection() {
         card("mean length, tokens", tokens(to.mean_length), tokens(from.mean_length), `${signed(share, 0)} %`, share <= 0));
       const score = data.aes.scores[state.to][state.from][row];
       const c = data.aes.constants;
-      if (isNumber(score)) cards.push(card("AES", signed(score, 2), null, `shorter ${c.a}, better ${c.b}, worse ${c.c}; above 0 is a gain`, score >= 0));
+      if (isNumber(score)) cards.push(card("AES", signed(score, 2), null, `above 0 is a gain; constants ${c.a}, ${c.b}, ${c.c}`, score >= 0));
     }
     const reflections = [state.from, state.to].map((i) => totalWords(i, row));
     if (isNumber(reflections[1])) {
@@ -249,9 +249,9 @@ function reasonPanel() {
   const names = [...new Set(counts.flatMap(Object.keys))].sort((a, b) => (counts[0][b] || 0) - (counts[0][a] || 0));
   if (!names.length) return null;
   const share = (i, name) => (counts[i][name] || 0) / (Object.values(counts[i]).reduce((a, b) => a + b, 0) || 1);
-  return el("div", { class: "panel" }, el("h3", {}, "What the grader said, % of answers"), el("table", {},
+  return el("div", { class: "panel" }, el("h3", {}, "What the grader said, % of answers"), el("div", { class: "scroll bare" }, el("table", {},
     el("thead", {}, el("tr", {}, el("th"), results.map((r, i) => el("th", {}, named(i))))),
-    el("tbody", {}, names.map((name) => el("tr", {}, el("td", {}, name.replace(/_/g, " ")), results.map((_, i) => el("td", {}, number(100 * share(i, name), 1))))))));
+    el("tbody", {}, names.map((name) => el("tr", {}, el("td", {}, name.replace(/_/g, " ")), results.map((_, i) => el("td", {}, number(100 * share(i, name), 1)))))))));
 }
 
 // ------------------------------------------------------------------------------------------------ the page
