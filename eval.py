@@ -4,7 +4,7 @@
 
 Ranks take chunks of problems from one counter, so that none waits while there is work left; each problem has its own
 seed, so who answers it does not matter. Left out: sampling (rollout.py), what is correct (reward.py), what the numbers
-mean (metrics.py), pictures (plots.py).
+mean (metrics.py), the page to look at (html_report.py).
 """
 
 import importlib.util
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 import cli
 import data
+import html_report
 from metrics import Answer, EvalResult, result_table, summarise
 from results import (
     append_answers,
@@ -132,9 +133,9 @@ class Config:
     datasets: tuple[str, ...] = ("arithmetic",)
     """arithmetic, aime, aime25, amc, math, minerva, olympiad_bench, gsm8k, a file, or OWNER/NAME[:CONFIG][@SPLIT]."""
     output_dir: str = "runs/eval"
-    """Gets results.json and answers.jsonl; started again, only what is missing is done."""
+    """Gets results.json, answers.jsonl and report.html; started again, only what is missing is done."""
     reference: str | None = None
-    """Output directory of another evaluation: adds AES against it."""
+    """Output directory of another evaluation: adds AES against it, and its answers beside these in report.html."""
     exceed: int = 4000
     """Also give the share of answers longer than this (GDPO's Exceed)."""
     data_dir: str | None = None
@@ -245,6 +246,10 @@ def run(cfg, rank, world_size, local_rank):
             sets, f"{cfg.model}: {cfg.samples} answers a problem, {result.seconds:.0f} s", averages, scores
         ))
         print(f"results and answers: {output}/")
+        try:
+            print(html_report.write([*([cfg.reference] if cfg.reference else []), output], output / "report.html"))
+        except ValueError as error:  # of a reference's files; the numbers are safe by now
+            print(f"note: no report.html: {error}", file=sys.stderr)
 
 
 def vllm_is_used(device):

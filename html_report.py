@@ -68,7 +68,7 @@ class Result:
 
 
 def read_directory(directory) -> tuple[list[Result], dict | None, Path | None]:
-    """(results, dynamics, samples.jsonl) of an evaluation's or a training run's directory. ValueError if it is neither."""
+    """(results, dynamics, samples.jsonl) of an evaluation's or a training run's directory, else ValueError."""
     directory = Path(directory)
     if not directory.is_dir():
         raise ValueError(f"{directory}: no such directory")
@@ -111,11 +111,11 @@ def read_training(directory):
     path = tuple((e["step"], evaluation_rows(e)) for e in evaluations)
     for which, e, step_path in (("before", evaluations[:1], ()), ("after", evaluations[1:][-1:], path)):
         for record in e:
-            about = (f"{config.get('model')} after {record['step']} steps: {record.get('n_samples')} answers a problem, "
-                     f"temperature {config.get('temperature')}, at most {config.get('max_response_tokens')} tokens")
+            about = (f"{config.get('model')} after {record['step']} steps: {record.get('n_samples')} answers a problem,"
+                     f" temperature {config.get('temperature')}, at most {config.get('max_response_tokens')} tokens")
             results.append(Result(f"{name}, step {record['step']}", evaluation_rows(record), about,
                                   directory / "problems.jsonl", directory / f"answers_{which}.jsonl", step_path))
-    keys = ("accuracy", "mean_length", "mean_length_correct", "objective", "kl", "grad_norm", "mixed_groups", "truncated")
+    keys = ("accuracy", "mean_length", "objective", "kl", "grad_norm", "mixed_groups", "truncated")
     dynamics = {
         "name": name,
         "about": ", ".join(f"{key} {config[key]}" for key in ("lam", "lr", "prompts_per_step", "group_size", "seed")
@@ -197,8 +197,8 @@ def survey(result) -> dict:
 
 
 def histograms(surveys) -> list:
-    """For each group: bins of one width for all results, [{group, width, results: [{right, wrong, cut, words} | None]}].
-    Bin i counts the lengths in (i * width, (i + 1) * width]."""
+    """For each group of answers {group, width, results: [{right, wrong, cut, n, words} | None]}, all results in bins of
+    one width: bin i counts the lengths in (i * width, (i + 1) * width]. words: of each kind, an answer."""
     names = dict.fromkeys(itertools.chain.from_iterable(s["groups"] for s in surveys))
     made = []
     for name in names:
@@ -271,8 +271,8 @@ def shortened(text) -> str:
 
 
 def gather_answers(results, samples, surveys) -> dict:
-    """{questions, lists, note}: questions [source, index, prompt, truth]; for each result and each samples.jsonl a list of
-    answers [question, sample, correct, reason, answer, length, finished, text, remark]."""
+    """{questions, lists, note}: questions [source, index, prompt, truth]; for each result and each samples.jsonl a list
+    of answers [question, sample, correct, reason, answer, length, finished, text, remark]."""
     chosen = choose_questions(surveys)
     numbers = {key: i for i, key in enumerate(chosen)}
     questions = [[*key, None, None] for key in chosen]
@@ -303,7 +303,7 @@ def gather_answers(results, samples, surveys) -> dict:
 
 
 def read_samples(name, path, questions) -> dict:
-    """The training samples of a run as a list of answers, whole groups from steps spread evenly; adds their questions."""
+    """The training samples of a run as a list of answers, whole groups, spread evenly; adds to `questions`."""
     groups = defaultdict(list)
     for r in lines_of(path):
         groups[r["step"], r["source"], r["index"]].append(r)
@@ -313,8 +313,8 @@ def read_samples(name, path, questions) -> dict:
         for i, r in enumerate(group):
             text = shortened(r["response"])
             used += len(text)
-            rows.append([len(questions) - 1, i, r["correct"], r["reason"] if r["finished"] else "truncated",
-                         r.get("answer"), r["length"], r["finished"], text, f"step {r['step']}, weight {r['weight']:.2f}"])
+            rows.append([len(questions) - 1, i, r["correct"], r["reason"], r.get("answer"), r["length"], r["finished"],
+                         text, f"step {r['step']}, weight {r['weight']:.2f}"])
         if used > TEXTS / 4:
             break
     return {"name": f"{name}, training samples", "answers": rows}
@@ -361,7 +361,8 @@ def render(data, title) -> str:
     def digest(text):
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
-    policy = f"default-src 'none'; style-src {digest(style)}; script-src {digest(script)}; base-uri 'none'; form-action 'none'"
+    policy = (f"default-src 'none'; style-src {digest(style)}; script-src {digest(script)}; base-uri 'none'; "
+              "form-action 'none'")
     return Template((PAGE / "report.html").read_text("utf-8")).substitute(
         title=html.escape(title), policy=policy, style=style, script=script, data=payload
     )

@@ -174,8 +174,8 @@ def result_table(results: dict, title: str = "", averages: dict | None = None, s
         caption += "\nAES against {reference}: a = {a:g}, b = {b:g}, c = {c:g}".format(
             reference=escape(str(scores["reference"])), **scores["constants"])
     table = Table("data set", "problems", "pass@1 %", f"pass@{n}", "vote", "tokens", "right", "wrong", "cut %",
-                  "none %", *(["AES"] if scores else []), title=escape(title) or None, title_justify="left", box=box.SIMPLE_HEAD,
-                  caption_justify="left", caption=caption, padding=(0, 1, 0, 0), pad_edge=False)
+                  "none %", *(["AES"] if scores else []), title=escape(title) or None, title_justify="left",
+                  box=box.SIMPLE_HEAD, caption_justify="left", caption=caption, padding=(0, 1, 0, 0), pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
     for name, r in results.items():

@@ -34,10 +34,9 @@ function headlineSection() {
   const state = { from: 0, to: results.length - 1 };
   const draw = () => {
     const to = results[state.to].rows[row], from = state.from === state.to ? null : results[state.from].rows[row];
-    const pm = (r, key, scale, digits) => (isNumber(r[`${key}_se`]) ? `± ${number(scale * r[`${key}_se`], digits)}` : "");
     const cards = [];
     if (!from) {
-      cards.push(card("accuracy (pass@1)", percent(to.accuracy), null, pm(to, "accuracy", 100, 1) + " standard error", null),
+      cards.push(card("accuracy (pass@1)", percent(to.accuracy), null, isNumber(to.accuracy_se) ? `standard error ${number(100 * to.accuracy_se, 1)}` : "", null),
         card("mean length", tokens(to.mean_length), null, "tokens" + (isNumber(to.median_length) ? `, median ${tokens(to.median_length)}` : ""), null));
     } else {
       const points = 100 * (to.accuracy - from.accuracy), share = 100 * (to.mean_length / from.mean_length - 1);
@@ -96,6 +95,13 @@ function tradeOffSection() {
   const row = data.headline;
   const rest = rowNames.filter((name) => name !== row && !isAverage(name) && points(name).length);
   if (!row && !rest.length) return null;
+  const intro = heading("Accuracy against length", "Up and to the left is better. Bars are standard errors clustered by problem" +
+    (results.some((r) => r.path.length > 1) ? "; a line passes through the evaluations of a training run." : "."));
+  if (results.length === 1 && !results[0].path.length && rest.length) {
+    const found = rest.concat(row || []).slice(0, 16).flatMap((name) => points(name).map((p) => ({ ...p, label: shown(name),
+      colour: name === row ? "var(--c0)" : "var(--c1)" })));
+    return el("section", { id: "trade-off" }, ...intro, el("div", { class: "panel" }, chart(tradeOff(found, [], [], 380))));
+  }
   const arrows = (found, trails) => (trails.length || found.length > 4 ? [] : found.slice(1).map((p) => [found[0], p]));
   const plot = (name, height, axes) => {
     const found = points(name), trails = paths(name);
@@ -104,8 +110,7 @@ function tradeOffSection() {
   const small = rest.map((name) => el("div", { class: "panel" }, el("h3", {}, shown(name)), plot(name, 170, false)));
   const open = small.length <= 12;
   return el("section", { id: "trade-off" },
-    ...heading("Accuracy against length", "Up and to the left is better. Bars are standard errors clustered by problem" +
-      (results.some((r) => r.path.length > 1) ? "; a line passes through the evaluations of a training run." : ".")),
+    ...intro,
     row ? el("div", { class: "panel" }, plot(row, 380, true)) : null,
     small.length ? el("div", {}, legend(), el("p", { class: "note" }, "Each data set or part of one; mean length in tokens to the right, accuracy in % upwards."),
       el("div", { class: "grid" }, open ? small : small.slice(0, 12)),
