@@ -4,7 +4,7 @@
 
 Ranks take chunks of problems from one counter, so that none waits while there is work left; each problem has its own
 seed, so who answers it does not matter. Left out: sampling (rollout.py), what is correct (reward.py), what the numbers
-mean (metrics.py), pictures (plots.py).
+mean (metrics.py), the page to look at (html_report.py).
 """
 
 import importlib.util
@@ -23,8 +23,17 @@ from tqdm import tqdm
 
 import cli
 import data
+import html_report
 from metrics import Answer, EvalResult, result_table, summarise
-from results import append_answers, claim_directory, read_answers, read_reference, set_name, write_results
+from results import (
+    append_answers,
+    claim_directory,
+    read_answers,
+    read_reference,
+    set_name,
+    write_problems,
+    write_results,
+)
 
 # ---------------------------------------------------------------------------------------------------- evaluate
 
@@ -43,7 +52,8 @@ def evaluate(sampler, problems, prompt_ids, *, n, temperature, top_p=1.0, max_to
     known = {(a.source, a.index, a.sample): a for a in done}
     chunks = [range(i, min(i + chunk, len(problems))) for i in range(0, len(problems), chunk)]
     missing = [c for c in chunks if any(_key(problems[i], s) not in known for i in c for s in range(n))]
-    bar = tqdm(total=sum(map(len, missing)), desc="evaluate", unit="problem",
+    bar = tqdm(total=sum(map(len, missing)), desc="evaluate", unit="problem", leave=False, dynamic_ncols=True,
+               mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds; a log file wants a line now and then
                disable=not progress or rank > 0 or not missing)
     new = []
     for c in _claim(missing, world_size):
@@ -123,9 +133,9 @@ class Config:
     datasets: tuple[str, ...] = ("arithmetic",)
     """arithmetic, aime, aime25, amc, math, minerva, olympiad_bench, gsm8k, a file, or OWNER/NAME[:CONFIG][@SPLIT]."""
     output_dir: str = "runs/eval"
-    """Gets results.json and answers.jsonl; started again, only what is missing is done."""
+    """Gets results.json, answers.jsonl and report.html; started again, only what is missing is done."""
     reference: str | None = None
-    """Output directory of another evaluation: adds AES against it."""
+    """Output directory of another evaluation: adds AES against it, and its answers beside these in report.html."""
     exceed: int = 4000
     """Also give the share of answers longer than this (GDPO's Exceed)."""
     data_dir: str | None = None
@@ -142,6 +152,8 @@ class Config:
     """Only the first problems of each data set."""
     template: bool = True
     """Put problems into the tokenizer's chat template."""
+    skip_unanswered: bool = False
+    """Leave out (and count) rows without an answer instead of stopping."""
     suffix: str = data.SUFFIX
     """Instruction appended to problems that lack it (never to the built-in arithmetic)."""
     sampler: Literal["auto", "vllm", "transformers"] = "auto"
@@ -173,9 +185,12 @@ def load_sets(cfg, tokenizer):
     problems, prompt_ids, notes = [], [], []
     for spec in cfg.datasets:
         path = Path(cfg.data_dir or "") / f"{spec}.parquet"
-        found = data.load_problems(str(path) if cfg.data_dir and spec in data.HUB else spec, split="test", n=cfg.limit)
+        found = data.load_problems(str(path) if cfg.data_dir and spec in data.HUB else spec, split="test", n=cfg.limit,
+                                   skip_unanswered=cfg.skip_unanswered)
         if {set_name(p) for p in found} & {set_name(p) for p in problems}:
             raise ValueError(f"two of the data sets are called {set_name(found[0])!r}: rename a file or drop one")
+        if gaps := found[-1].index + 1 - len(found):  # only --skip-unanswered leaves any
+            notes.append(f"{spec}: {gaps} rows without an answer (or more, at its end) are left out")
         suffix = "" if spec == "arithmetic" else cfg.suffix
         kept, ids, dropped = data.encode_prompts(
             found, tokenizer, max_tokens=cfg.max_prompt_tokens, template=cfg.template, suffix=suffix
@@ -203,6 +218,7 @@ def run(cfg, rank, world_size, local_rank):
         reference = read_reference(cfg.reference) if cfg.reference else None
         if rank == 0:
             claim_directory(output, cfg, max_tokens, problems, prompt_ids)
+            write_problems(output / "problems.jsonl", problems)
         # One reader for all: a rank that read later would also see what others have begun to write
         done = _gather(read_answers(output) if rank == 0 else None, world_size)[0]
         sampler = None
@@ -224,12 +240,16 @@ def run(cfg, rank, world_size, local_rank):
                       max_tokens=max_tokens, seed=cfg.seed, tokenizer=tokenizer, rank=rank, world_size=world_size,
                       chunk=cfg.chunk, done=done, save=lambda answers: append_answers(output, rank, answers))
     if rank == 0:
-        sets, averages = write_results(cfg, result, output, max_tokens, notes, reference)
+        sets, averages, scores = write_results(cfg, result, output, max_tokens, notes, reference)
         screen = Console(width=None if sys.stdout.isatty() else 110)  # a log file has no width to fit in
         screen.print(result_table(
-            sets, f"{cfg.model}: {cfg.samples} answers a problem, {result.seconds:.0f} s", averages
+            sets, f"{cfg.model}: {cfg.samples} answers a problem, {result.seconds:.0f} s", averages, scores
         ))
         print(f"results and answers: {output}/")
+        try:
+            print(html_report.write([*([cfg.reference] if cfg.reference else []), output], output / "report.html"))
+        except ValueError as error:  # of a reference's files; the numbers are safe by now
+            print(f"note: no report.html: {error}", file=sys.stderr)
 
 
 def vllm_is_used(device):

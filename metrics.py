@@ -38,7 +38,7 @@ class EvalResult:
     accuracy_se: float
     """Standard error of the accuracy, clustered by problem; nan for one problem."""
     pass_at_k: dict
-    """k -> the chance that one of k answers is right, for powers of two and n."""
+    """k -> the chance that one of k answers is right, for k up to 16, powers of two above, and n."""
     majority: float
     """Share of problems whose most frequent answer is right."""
     mean_length: float
@@ -46,7 +46,11 @@ class EvalResult:
     median_length: float
     mean_length_correct: float
     mean_length_wrong: float
+    median_length_correct: float
+    median_length_wrong: float
     truncated: float
+    unanswered: float
+    """Share that ended by itself and yet gives no answer (no box, or an empty one); `reasons` says why."""
     n_problems: int
     n_samples: int
     reasons: Counter
@@ -71,7 +75,7 @@ def summarise(answers: list[Answer], *, seconds: float = math.nan, breakdown: bo
     correct_Pn = np.array([[a.correct for a in group] for group in problems.values()], dtype=float)
     length_Pn = np.array([[a.length for a in group] for group in problems.values()], dtype=float)
     right = correct_Pn > 0
-    ks = sorted({2**i for i in range(n.bit_length())} | {n})
+    ks = sorted({*range(1, min(n, 16) + 1), *(2**i for i in range(n.bit_length())), n})
     sources = list(dict.fromkeys(a.source for a in answers)) if breakdown else []
     return EvalResult(
         accuracy=correct_Pn.mean().item(),
@@ -83,7 +87,10 @@ def summarise(answers: list[Answer], *, seconds: float = math.nan, breakdown: bo
         median_length=float(np.median(length_Pn)),
         mean_length_correct=length_Pn[right].mean().item() if right.any() else math.nan,
         mean_length_wrong=length_Pn[~right].mean().item() if not right.all() else math.nan,
+        median_length_correct=float(np.median(length_Pn[right])) if right.any() else math.nan,
+        median_length_wrong=float(np.median(length_Pn[~right])) if not right.all() else math.nan,
         truncated=float(np.mean([not a.finished for a in answers])),
+        unanswered=float(np.mean([a.finished and a.answer is None for a in answers])),
         n_problems=len(problems),
         n_samples=n,
         reasons=Counter(a.reason for a in answers),
@@ -151,39 +158,54 @@ def paper_average(value_by_set: dict) -> float:
 # ---------------------------------------------------------------------------------------------------- tables, files
 
 
-def result_table(results: dict, title: str = "", averages: dict | None = None):
+def result_table(results: dict, title: str = "", averages: dict | None = None, scores: dict | None = None):
     """A rich table, a row for each name -> EvalResult; parts of a set come indented below it. averages: kind of average
-    -> its accuracy and mean_length over the sets."""
+    -> its accuracy and mean_length over the sets. scores: results.compare's AES against a reference, by row."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     n = max(r.n_samples for r in results.values())
-    table = Table("data set", "problems", "pass@1 %", f"pass@{n}", "vote", "tokens", "right", "wrong", "cut off %",
-                  title=title or None, title_justify="left", box=box.SIMPLE_HEAD, caption_justify="left",
-                  caption="tokens: mean length, end token included; right, wrong: of those answers only")
+    reasons = sum((r.reasons for r in results.values()), Counter())
+    shares = ", ".join(f"{name} {100 * count / reasons.total():.1f} %" for name, count in reasons.most_common())
+    caption = ("tokens, right, wrong: mean length (median) of all, right and wrong answers, end token included\n"
+               f"none: ended by itself without giving an answer; reasons: {shares}")
+    if scores:
+        caption += "\nAES against {reference}: a = {a:g}, b = {b:g}, c = {c:g}".format(
+            reference=escape(str(scores["reference"])), **scores["constants"])
+    table = Table("data set", "problems", "pass@1 %", f"pass@{n}", "vote", "tokens", "right", "wrong", "cut %",
+                  "none %", *(["AES"] if scores else []), title=escape(title) or None, title_justify="left",
+                  box=box.SIMPLE_HEAD, caption_justify="left", caption=caption, padding=(0, 1, 0, 0), pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
     for name, r in results.items():
-        table.add_row(*_row(name, r))
+        table.add_row(*_row(escape(name), r), *_score(scores, name))
         for part, sub in r.by_source.items():
-            table.add_row(*_row(f"  {part.split('/', 1)[-1]}", sub), style="dim")
+            table.add_row(*_row(f"  {escape(part.split('/', 1)[-1])}", sub), style="dim")
     for kind, mean in (averages or {}).items():
         if len(results) > 1 and not math.isnan(mean["accuracy"]):
             accuracy, tokens = f"{100 * mean['accuracy']:.1f}", f"{mean['mean_length']:,.0f}"
-            table.add_row(f"average ({kind})", "", accuracy, "", "", tokens, style="bold")
+            row = f"average ({kind})"
+            table.add_row(row, "", accuracy, "", "", tokens, *[""] * 4, *_score(scores, row), style="bold")
     return table
+
+
+def _score(scores, row):
+    return [f"{scores[row]:+.3f}" if row in scores else ""] if scores else []
 
 
 def _row(name, r):
     def pm(mean, se, digits):
         return f"{mean:,.{digits}f}" + ("" if math.isnan(se) else f" ± {se:.{digits}f}")
 
-    def length(x):
-        return "-" if math.isnan(x) else f"{x:,.0f}"
+    def length(mean, median):
+        return "-" if math.isnan(mean) else f"{mean:,.0f} ({median:,.0f})"
 
     return (name, str(r.n_problems), pm(100 * r.accuracy, 100 * r.accuracy_se, 1),
-            f"{100 * r.pass_at_k[r.n_samples]:.1f}", f"{100 * r.majority:.1f}", pm(r.mean_length, r.mean_length_se, 0),
-            length(r.mean_length_correct), length(r.mean_length_wrong), f"{100 * r.truncated:.1f}")
+            f"{100 * r.pass_at_k[r.n_samples]:.1f}", f"{100 * r.majority:.1f}",
+            f"{pm(r.mean_length, r.mean_length_se, 0)} ({r.median_length:,.0f})",
+            length(r.mean_length_correct, r.median_length_correct), length(r.mean_length_wrong, r.median_length_wrong),
+            f"{100 * r.truncated:.1f}", f"{100 * r.unanswered:.1f}")
 
 
 def as_json(value):

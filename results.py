@@ -2,6 +2,7 @@
 
     config.json             what was asked: anything else in the same directory is refused
     answers.part-R.jsonl    while it runs: the answers of rank R, appended as they are finished
+    problems.jsonl          the questions and their true answers, in the order of the answers
     answers.jsonl           at the end: one object an answer, in the order of the problems
     results.json            the numbers (metrics.py); a function of the answers, so equal answers give an equal file
 """
@@ -17,9 +18,13 @@ from statistics import fmean
 from metrics import AES, Answer, aes, as_json, exceed, paper_average, summarise
 
 
-def set_name(problem_or_answer):
+def set_name_of(source):
     """The data set: `arithmetic` of the source `arithmetic/level-3`."""
-    return problem_or_answer.source.split("/")[0]
+    return source.split("/")[0]
+
+
+def set_name(problem_or_answer):
+    return set_name_of(problem_or_answer.source)
 
 
 def claim_directory(output, cfg, max_tokens, problems, prompt_ids):
@@ -65,6 +70,16 @@ def fingerprint(model):
     return digest.hexdigest()
 
 
+def write_problems(path, problems):
+    """The questions as text, for those who read the answers (html_report.py); `answer` is the truth."""
+    write(path, "".join(json.dumps(dataclasses.asdict(p)) + "\n" for p in problems))
+
+
+def write_answers(path, answers):
+    """One object an answer."""
+    write(path, "".join(json.dumps(dataclasses.asdict(a)) + "\n" for a in answers))
+
+
 def append_answers(output, rank, answers):
     """Save a chunk's answers at once. A kill may tear the last line; then read_answers does not count it."""
     with open(output / f"answers.part-{rank}.jsonl", "a+", encoding="utf-8") as file:
@@ -93,18 +108,21 @@ def read_answers(output) -> list[Answer]:
 
 
 def read_reference(directory) -> dict:
-    """The results.json of another evaluation, for AES."""
+    """The results.json of another evaluation, for AES. What is wrong with it is said here, before the work starts."""
     path = Path(directory) / "results.json"
     try:
-        return json.loads(path.read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8"))
+        if not isinstance(found, dict) or not {"sets", "average", "config"} <= set(found):
+            raise ValueError(f"--reference {path}: not the results of an evaluation")
+        return found
     except FileNotFoundError as error:
         raise ValueError(f"--reference {directory}: no results.json there") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"--reference {path} cannot be read: {error}") from error
 
 
-def write_results(cfg, result, output, max_tokens, notes, reference=None) -> tuple[dict, dict]:
-    """Write results.json and answers.jsonl; returns (name -> EvalResult, one a data set, and their averages)."""
+def write_results(cfg, result, output, max_tokens, notes, reference=None) -> tuple[dict, dict, dict | None]:
+    """Write results.json and answers.jsonl; returns (name -> EvalResult, one a data set; their averages; AES)."""
     by_set = {}
     for a in result.answers:
         by_set.setdefault(set_name(a), []).append(a)
@@ -120,10 +138,10 @@ def write_results(cfg, result, output, max_tokens, notes, reference=None) -> tup
     if reference:
         results["aes"] = compare(sets, average, reference)
     write(output / "results.json", json.dumps(as_json(results), indent=1) + "\n")
-    write(output / "answers.jsonl", "".join(json.dumps(dataclasses.asdict(a)) + "\n" for a in result.answers))
+    write_answers(output / "answers.jsonl", result.answers)
     for part in output.glob("answers.part-*.jsonl"):  # only now: until here they were the only copy
         part.unlink()
-    return sets, average
+    return sets, average, results.get("aes")
 
 
 def compare(sets, average, reference) -> dict:

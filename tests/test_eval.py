@@ -130,9 +130,9 @@ def test_two_ranks_equal_one(tmp_path):
 def test_files_are_json_without_nan_and_one_line_an_answer(tmp_path):
     result = evaluate(problems=PROBLEMS[:1], prompts=PROMPTS[:1])
     assert math.isnan(result.accuracy_se)
-    sets, _ = evaluation.write_results(evaluation.Config(), result, tmp_path, 50, ["a note"])
+    sets, _, scores = evaluation.write_results(evaluation.Config(), result, tmp_path, 50, ["a note"])
     saved = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
-    assert list(sets) == list(saved["sets"]) == ["set"] and saved["config"]["max_tokens"] == 50
+    assert scores is None and list(sets) == list(saved["sets"]) == ["set"] and saved["config"]["max_tokens"] == 50
     assert saved["average"]["plain"]["accuracy"] == result.accuracy and saved["average"]["paper"]["accuracy"] is None
     lines = (tmp_path / "answers.jsonl").read_text().splitlines()
     assert [Answer(**json.loads(line)) for line in lines] == result.answers
@@ -225,7 +225,7 @@ def test_command_from_end_to_end_and_after_a_kill(tiny_model, tmp_path, capsys):
     evaluation.main(argv)
     out, err = capsys.readouterr()
     whole = files(tmp_path / "out")
-    assert set(whole) == {"config.json", "results.json", "answers.jsonl"}
+    assert set(whole) == {"config.json", "problems.jsonl", "results.json", "answers.jsonl", "report.html"}
     assert "own" in out and "pass@1" in out and "answers end at 42 tokens, not 8192" in err
     results = json.loads(whole["results.json"], parse_constant=pytest.fail)
     assert results["config"]["max_tokens"] == 42 and list(results["sets"]) == ["own", "gsm8k"]

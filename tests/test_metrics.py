@@ -45,8 +45,19 @@ def test_summary_against_plain_loops():
     assert r.median_length == sorted(length.flatten())[11:13] @ np.array([0.5, 0.5])
     assert r.mean_length_correct == pytest.approx(sum(length[correct]) / correct.sum())
     assert r.mean_length_wrong == pytest.approx(sum(length[~correct]) / (~correct).sum())
-    assert list(r.pass_at_k) == [1, 2, 4] and r.pass_at_k[4] == pytest.approx(correct.any(1).mean())
-    assert list(summarise(answers(np.ones((2, 6)))).pass_at_k) == [1, 2, 4, 6]
+    for median, some in ((r.median_length_correct, length[correct]), (r.median_length_wrong, length[~correct])):
+        ordered, half = sorted(some), len(some) // 2
+        assert median == (ordered[half] if len(some) % 2 else (ordered[half - 1] + ordered[half]) / 2)
+    assert list(r.pass_at_k) == [1, 2, 3, 4] and r.pass_at_k[4] == pytest.approx(correct.any(1).mean())
+    assert list(summarise(answers(np.ones((2, 40)))).pass_at_k) == [*range(1, 17), 32, 40]
+
+
+def test_cut_off_and_unanswered_are_told_apart():
+    given = [("truncated", None), ("no_box", None), ("wrong", "7"), ("no_think", None)]
+    r = summarise([Answer("s", i // 2, i % 2, False, reason, answer, 9, reason != "truncated", "")
+                   for i, (reason, answer) in enumerate(given)])
+    assert (r.truncated, r.unanswered) == (0.25, 0.5)
+    assert r.reasons == {"truncated": 1, "no_box": 1, "wrong": 1, "no_think": 1}
 
 
 def test_nothing_correct_has_no_length_of_correct_answers():
@@ -106,11 +117,15 @@ def test_table_holds_the_numbers():
                   + answers(np.array([[0, 0]]), np.array([[50, 60]]), source="b/2"))
     console = Console(width=110, record=True, file=open("/dev/null", "w"))
     averages = {"plain": {"accuracy": 0.25, "mean_length": 7.0}, "paper": {"accuracy": math.nan, "mean_length": 1.0}}
-    console.print(metrics.result_table({"b": r, "c": r}, averages=averages))
-    rows = [line.split() for line in console.export_text().splitlines()]
-    assert ["b", "3", "50.0", "±", "28.9", "66.7", "66.7", "35", "±", "12", "20", "50", "0.0"] in rows
-    assert ["1", "2", "75.0", "±", "25.0", "100.0", "100.0", "25", "±", "10", "20", "40", "0.0"] in rows
-    assert ["average", "(plain)", "25.0", "7"] in rows and not any("(paper)" in row for row in rows)
+    scores = {"reference": "[old]", "constants": metrics.AES, "b": 0.25, "average (plain)": -0.5}
+    console.print(metrics.result_table({"b": r, "c": r}, averages=averages, scores=scores))
+    rows = [line.split() for line in console.export_text(clear=False).splitlines()]
+    b = "b 3 50.0 ± 28.9 66.7 66.7 35 ± 12 (35) 20 (20) 50 (50) 0.0 0.0 +0.250".split()
+    assert b in rows and ["c", *b[1:-1]] in rows
+    assert "1 2 75.0 ± 25.0 100.0 100.0 25 ± 10 (25) 20 (20) 40 (40) 0.0 0.0".split() in rows
+    assert "average (plain) 25.0 7 -0.500".split() in rows and not any("(paper)" in row for row in rows)
+    assert "reasons: correct 50.0 %, wrong 50.0 %" in console.export_text(clear=False)
+    assert "AES against [old]: a = 1, b = 3, c = 10" in console.export_text()
 
 
 def test_exceed_counts_answers_longer_than_the_limit():

@@ -10,7 +10,7 @@ from conftest import ROOT
 # A file imports only from those before it.
 ROOMS = [
     "cli", "arithmetic", "data", "answer", "reward", "drpo", "decoding", "rollout", "policy", "checkpoint", "metrics",
-    "plots", "config", "eval", "report", "train",
+    "plots", "results", "html_report", "config", "eval", "report", "train",
 ]  # fmt: skip
 
 

@@ -1,0 +1,155 @@
+// answers.js - answers to read: one model's, or two models' side by side, filtered and with reflection words marked.
+
+const [QUESTION, SAMPLE, CORRECT, REASON, ANSWER, LENGTH, FINISHED, TEXT, REMARK] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+const PAGE_OF_ANSWERS = 12;
+
+const reflectionPattern = (words) => new RegExp(`\\b(?:${Object.values(words).map((p) => `(?:${p})`).join("|")})\\b`, "gi");
+
+function countReflections(text, pattern) {
+  return (text.match(pattern) || []).length;
+}
+
+// Characters that are not seen but change how others are shown: turned direction, zero width, control codes
+const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]/u;
+
+/** Text nodes for `text`, its invisible characters by their names. */
+function visible(text) {
+  const nodes = [];
+  for (const part of text.split(new RegExp(`(${INVISIBLE.source})`, "u"))) {
+    nodes.push(INVISIBLE.test(part) && [...part].length === 1
+      ? el("span", { class: "control" }, "U+" + part.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")) : part);
+  }
+  return nodes.filter((node) => node !== "");
+}
+
+/** The text with every reflection word in a <mark>. */
+function marked(text, pattern) {
+  const box = el("pre", { tabindex: 0, dir: "auto" });
+  let from = 0;
+  for (const found of text.matchAll(pattern)) {
+    box.append(...visible(text.slice(from, found.index)), el("mark", {}, found[0]));
+    from = found.index + found[0].length;
+  }
+  box.append(...visible(text.slice(from)));
+  return box;
+}
+
+const OUTCOMES = {
+  "": "any",
+  right: "right", wrong: "wrong", cut: "cut off at the limit", none: "gave no answer",
+  "wrong right": "wrong → right", "right wrong": "right → wrong", "right right": "right in both", "wrong wrong": "wrong in both",
+};
+
+function answersSection(data, colourOf) {
+  const { questions, lists, note } = data.answers;
+  const pattern = reflectionPattern(data.reflection);
+  const state = { left: 0, right: -1, set: "", outcome: "", change: "", order: "", search: "", shown: PAGE_OF_ANSWERS };
+  const index = lists.map((list) => new Map(list.answers.map((a) => [`${a[QUESTION]} ${a[SAMPLE]}`, a])));
+  const pairable = (i, j) => i !== j && lists[i].answers.some((a) => index[j].has(`${a[QUESTION]} ${a[SAMPLE]}`));
+  const partner = lists.map((_, j) => j).reverse().find((j) => pairable(0, j));
+  if (partner !== undefined) state.right = partner;
+
+  const reflections = new Map();
+  const words = (a) => reflections.get(a) ?? (reflections.set(a, countReflections(a[TEXT], pattern)), reflections.get(a));
+  const verdict = (a) => (a[CORRECT] ? "right" : "wrong");
+
+  function select(key, name, options, after) {
+    const box = el("select", { onchange: () => { state[key] = isNaN(+box.value) || box.value === "" ? box.value : +box.value;
+      state.shown = PAGE_OF_ANSWERS; if (after) after(); update(); } });
+    const fill = (pairs) => {
+      box.replaceChildren(...pairs.map(([value, text]) => el("option", { value }, text)));
+      if (!pairs.some(([value]) => String(value) === String(state[key]))) state[key] = pairs[0][0];
+      box.value = String(state[key]);
+    };
+    fill(options());
+    return { label: el("label", {}, name, box), refill: () => fill(options()) };
+  }
+
+  const two = () => state.right >= 0;
+  const sets = [...new Set(questions.flatMap((q) => [q[0].split("/")[0], q[0]]))].sort();
+  const controls = {};
+  const refill = () => Object.values(controls).forEach((c) => c.refill());
+  controls.left = select("left", "read", () => lists.map((list, i) => [i, list.name]), refill);
+  controls.right = select("right", "against", () => [[-1, "nothing"], ...lists.map((list, i) => [i, list.name])
+    .filter(([i]) => pairable(state.left, i))], refill);
+  if (sets.length > 1) controls.set = select("set", "data set", () => [["", "all"], ...sets.map((s) => [s, s])]);
+  controls.outcome = select("outcome", "outcome", () => Object.entries(OUTCOMES).filter(([key]) => two() || !key.includes(" ")));
+  controls.change = select("change", "length", () => two()
+    ? [["", "any"], ["shorter", "became shorter"], ["longer", "became longer"]]
+    : [["", "any"], ["shorter", "shorter than the mean"], ["longer", "longer than the mean"]]);
+  controls.order = select("order", "order", () => [["", "as asked"], ["longest", "longest first"], ["shortest", "shortest first"],
+    ["reflections", "most reflection words"], ...(two() ? [["saved", "most tokens saved"], ["added", "most tokens added"]] : [])]);
+  const search = el("input", { type: "search", placeholder: "in question and answers", oninput: () => {
+    state.search = search.value.toLowerCase(); state.shown = PAGE_OF_ANSWERS; update(); } });
+
+  function chosen() {
+    let pairs = lists[state.left].answers.map((a) => [a, two() ? index[state.right].get(`${a[QUESTION]} ${a[SAMPLE]}`) : null]);
+    if (two()) pairs = pairs.filter(([, b]) => b);
+    const mean = pairs.reduce((sum, [a]) => sum + a[LENGTH], 0) / (pairs.length || 1);
+    const last = ([a, b]) => b || a;
+    const fits = {
+      right: (p) => last(p)[CORRECT], wrong: (p) => !last(p)[CORRECT], cut: (p) => !last(p)[FINISHED],
+      none: (p) => last(p)[FINISHED] && last(p)[ANSWER] === null && !last(p)[CORRECT],
+    };
+    return pairs.filter((p) => {
+      const [a, b] = p, q = questions[a[QUESTION]];
+      if (state.set && q[0] !== state.set && q[0].split("/")[0] !== state.set) return false;
+      if (state.outcome.includes(" ") ? `${verdict(a)} ${verdict(b)}` !== state.outcome : state.outcome && !fits[state.outcome](p)) return false;
+      const change = b ? b[LENGTH] - a[LENGTH] : a[LENGTH] - mean;
+      if ((state.change === "shorter" && change >= 0) || (state.change === "longer" && change <= 0)) return false;
+      return !state.search || [q[2], a[TEXT], b ? b[TEXT] : ""].some((t) => String(t).toLowerCase().includes(state.search));
+    }).map((p, i) => ({ p, i })).sort(({ p: [a, b], i }, { p: [c, d], i: j }) => ({
+      longest: () => Math.max(c[LENGTH], d ? d[LENGTH] : 0) - Math.max(a[LENGTH], b ? b[LENGTH] : 0),
+      shortest: () => Math.min(a[LENGTH], b ? b[LENGTH] : Infinity) - Math.min(c[LENGTH], d ? d[LENGTH] : Infinity),
+      reflections: () => words(c) + (d ? words(d) : 0) - words(a) - (b ? words(b) : 0),
+      saved: () => c[LENGTH] - d[LENGTH] - (a[LENGTH] - b[LENGTH]),
+      added: () => d[LENGTH] - c[LENGTH] - (b[LENGTH] - a[LENGTH]),
+    }[state.order] || (() => 0))() || i - j).map(({ p }) => p);
+  }
+
+  function side(list, a, longest) {
+    const name = lists[list].name, reason = a[FINISHED] ? a[REASON] : "cut off at the limit";
+    return el("div", { class: "side" },
+      el("div", { class: "meta" }, el("span", {}, dot(colourOf(name)), name), a[REMARK] ? el("span", {}, a[REMARK]) : null),
+      el("div", { class: "meta" }, el("span", { class: `verdict ${verdict(a)}` }, a[CORRECT] ? "✓ right" : "✗ wrong"),
+        a[CORRECT] ? null : el("span", {}, reason.replace(/_/g, " ")),
+        a[ANSWER] === null || a[ANSWER] === undefined ? null : el("span", {}, "answer ", el("b", {}, visible(String(a[ANSWER]).slice(0, 200)))),
+        el("span", {}, `${number(a[LENGTH])} tokens`),
+        el("span", {}, `${words(a)} reflection word${words(a) === 1 ? "" : "s"}`)),
+      el("div", { class: "bar" }, el("div", { style: { width: `${(100 * a[LENGTH]) / longest}%`, background: colourOf(name) } })),
+      marked(a[TEXT], pattern));
+  }
+
+  function card([a, b]) {
+    const [source, number_, prompt, truth] = questions[a[QUESTION]];
+    const longest = Math.max(a[LENGTH], b ? b[LENGTH] : 0, 1);
+    return el("article", { class: "pair" },
+      el("div", { class: "question" },
+        el("p", { dir: "auto" }, prompt === null ? "(question not kept: no problems.jsonl)" : visible(prompt)),
+        el("div", { class: "meta" }, el("span", {}, `${source} #${number_}, answer ${a[SAMPLE] + 1}`),
+          truth === null ? null : el("span", {}, "true answer ", el("b", {}, [truth].flat().join(" or ").slice(0, 200))),
+          b ? el("span", {}, `${signed(100 * (b[LENGTH] / a[LENGTH] - 1), 0)} % tokens`) : null)),
+      el("div", { class: "sides" }, side(state.left, a, longest), b ? side(state.right, b, longest) : null));
+  }
+
+  const count = el("p", { class: "count", "aria-live": "polite" });
+  const list = el("div", { id: "answer-list" });
+  const more = el("button", { class: "more", onclick: () => { state.shown += PAGE_OF_ANSWERS; update(); } }, "show more");
+
+  function update() {
+    const pairs = chosen(), mean = (k) => pairs.reduce((sum, p) => sum + p[k][LENGTH], 0) / pairs.length;
+    const lengths = !pairs.length ? "" : two() ? `: ${tokens(mean(0))} → ${tokens(mean(1))} tokens on average` : `: ${tokens(mean(0))} tokens on average`;
+    count.replaceChildren(el("b", {}, `${number(pairs.length)} ${two() ? "pairs" : "answers"}`), lengths);
+    list.replaceChildren(...pairs.slice(0, state.shown).map(card));
+    more.classList.toggle("hidden", pairs.length <= state.shown);
+  }
+
+  const section = el("section", { id: "answers" },
+    el("h2", {}, "Answers to read"),
+    el("p", { class: "note" }, "Words of reflection are ", el("mark", {}, "marked"), ": ", Object.keys(data.reflection).join(", "), ". ",
+      note ? `Embedded here: ${note}; very long ones lose their middle. Everything is in answers.jsonl.` : ""),
+    el("div", { class: "controls" }, Object.values(controls).map((c) => c.label), el("label", {}, "search", search)),
+    count, list, more);
+  update();
+  return section;
+}
