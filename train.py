@@ -257,6 +257,7 @@ def evaluation_settings(cfg, world):
         "seed": cfg.seed,
         "rank": world.rank,
         "world_size": world.size,
+        "chunk": 128 // world.size or 1,  # problems a call of the sampler: many rows at once, yet work for every rank
     }
 
 
