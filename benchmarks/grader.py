@@ -64,9 +64,16 @@ def measure(name, grader, cases):
         seconds.append(time.process_time() - start)
         worst = max(worst, time.perf_counter() - begun)
         right, accepted, refused = right + (verdict == equal), accepted + (verdict > equal), refused + (verdict < equal)
-    return {"grader": name, "cases": len(cases), "accuracy": round(right / len(cases), 4), "false_positives": accepted,
-            "false_negatives": refused, "per_cpu_second": round(len(cases) / sum(seconds)),
-            "median_ms": round(1e3 * statistics.median(seconds), 4), "worst_wall_s": round(worst, 3)}
+    return {
+        "grader": name,
+        "cases": len(cases),
+        "accuracy": round(right / len(cases), 4),
+        "false_positives": accepted,
+        "false_negatives": refused,
+        "per_cpu_second": round(len(cases) / sum(seconds)),
+        "median_ms": round(1e3 * statistics.median(seconds), 4),
+        "worst_wall_s": round(worst, 3),
+    }
 
 
 def batch(cases, n=1024, seed=1):
