@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import reward
 from reward import REASONS, Grade, grade, grade_all, last_boxed, same_answer
 
-settings.register_profile("reward", deadline=None)  # a busy machine is no failure
+settings.register_profile("reward", deadline=None, max_examples=50)  # a busy machine is no failure
 settings.load_profile("reward")
 
 
@@ -174,7 +174,7 @@ def random_expression(rng, depth=3):
     )
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(20))
 def test_expressions_as_sympy_prints_them(seed):
     """sympy is the oracle twice over: it prints one expression in two forms, and two expressions that differ."""
     import random
@@ -217,6 +217,7 @@ FUZZED = [  # crashes that benchmarks/fuzz_grader.py found: digits that are no d
     "➅", "᧚V", "x^{⓿", "1,❽4", "4(-\\infty,1)፪", "ᾓ3" * 100, "10^{12um_{k=1}^" * 60 + "2",
     r"\sum_{k=1}^{10^{12" * 60 + "}" * 60,
     "|x" * 30 + "|" * 30, "½" * 300,
+    r"\gcd\ln{i \pi}{3}", r"\sum_{k=1}^{k} k", r"\sum_{k=1}^{10^{12" * 30 + "}" * 60, r"\frac" * 60 + "1",
 ]  # fmt: skip
 ATTACKS = FUZZED + [
     "9**9**9**9", "9^{9^{9^{9}}}", "(10^9)!", "1e999999999", "1e-999999999", "10^{10^{10}}", "((((5!)!)!)!)",

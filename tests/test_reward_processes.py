@@ -114,7 +114,10 @@ def _verdicts_of(_):
     return verdicts()
 
 
-@pytest.mark.parametrize("how", ["-c", "stdin", "file"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("how", ["-c", pytest.param("stdin", marks=SLOW), pytest.param("file", marks=SLOW)])
 def test_scripts_without_a_main_guard(how, tmp_path):
     """What multiprocessing's spawn would re-import, and so break."""
     (tmp_path / "script.py").write_text(script())
@@ -157,7 +160,13 @@ def test_the_limit_is_a_limit(fresh):
 
 
 @pytest.mark.parametrize(
-    "crime", ["os.kill(os.getpid(), 9)", "bytearray(1 << 34)", "os._exit(0)", "os.write(stdout, b'!')"]
+    "crime",
+    [
+        "os.kill(os.getpid(), 9)",
+        "bytearray(1 << 34)",
+        pytest.param("os._exit(0)", marks=SLOW),
+        pytest.param("os.write(stdout, b'!')", marks=SLOW),
+    ],
 )
 def test_a_process_that_dies_or_eats_memory_is_replaced(crime, fresh, monkeypatch, tmp_path):
     """A stand-in for reward.py whose sympy process commits the crime; the next one is the real thing again."""
@@ -177,7 +186,7 @@ def test_a_process_that_dies_or_eats_memory_is_replaced(crime, fresh, monkeypatc
     assert reward.prove(x, x, 60)
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL, pytest.param(signal.SIGTERM, marks=SLOW)])
 def test_no_orphans(end, tmp_path):
     """Ctrl-C goes to the whole process group, SIGKILL to the parent alone; the sympy process, busy with an integral it
     cannot do, is gone soon after either."""
