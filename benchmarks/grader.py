@@ -81,9 +81,14 @@ def batch(cases, n=1024, seed=1):
     chosen = random.Random(seed).choices(cases, k=n)
     thinking = "so it goes " * 300
     responses = [f"<think>{thinking}</think>\n\nThe answer is $\\boxed{{{answer}}}$." for _, answer, _ in chosen]
-    start = time.perf_counter()
+    start, begun = time.process_time(), time.perf_counter()
     grades = reward.grade_all(responses, [gold for gold, _, _ in chosen])
-    return {"grade_all": n, "seconds": round(time.perf_counter() - start, 3), "correct": sum(g.correct for g in grades)}
+    return {
+        "grade_all": n,
+        "wall_s": round(time.perf_counter() - begun, 3),
+        "cpu_s": round(time.process_time() - start, 3),
+        "correct": sum(grade.correct for grade in grades),
+    }
 
 
 def main():
