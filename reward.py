@@ -115,16 +115,22 @@ def judge(answer, truth, prove):
         return "correct" if int(answer) == int(truth) else "wrong"
     if max(len(answer), len(truth)) > MAX_CHARS:
         return "too_long"
+    try:
+        return read_and_compare(answer, truth, prove)
+    except Unreadable:
+        return "unreadable"
+    except RecursionError:  # trees are shallow: the caller's own stack was nearly full
+        return "undecided"
+
+
+def read_and_compare(answer, truth, prove):
     text, (gold_text, gold_readings) = clean(answer), understand(truth)
     short = squash(text)
     if short and (short == gold_text or len(short) > 2 and short.isalpha() and short.lower() == gold_text.lower()):
         return "correct"
-    try:
-        return compare(gold_readings, read_all(text), Budget(prove)) if gold_readings else "unreadable"
-    except Unreadable:
+    if not gold_readings:
         return "unreadable"
-    except RecursionError:  # trees are shallow; the caller's own stack was nearly full
-        return "undecided"
+    return compare(gold_readings, read_all(text), Budget(prove))
 
 
 def compare(gold_readings, pred_readings, budget):
