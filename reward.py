@@ -5,10 +5,10 @@ r"""reward.py - is the final answer of a response correct? A yes or no that text
 
 A ladder; each rung is cheap, and decides what it can:
     1 extract    the text after the last </think>, in it the last \boxed{...} with balanced braces   reward.py
-    2 strings    equal as they stand, as whole numbers, or after cleaning                            spelling.py
-    3 read       both become small trees, to the last character, or the answer is unreadable         answer.py
-    4 structure  units, lists, tuples, intervals, matrices, equations: item by item                  equality.py
-    5 numbers    exact fractions; other expressions at several points, guarded                       values.py
+    2 strings    equal as they stand, as whole numbers, or after cleaning                            answer/spelling.py
+    3 read       both become small trees, to the last character, or the answer is unreadable         answer/grammar.py
+    4 structure  units, lists, tuples, intervals, matrices, equations: item by item                  answer/equality.py
+    5 numbers    exact fractions; other expressions at several points, guarded                       answer/values.py
     6 algebra    sympy, for sums and integrals whose values agree and want a proof, in a process one can kill
 
 Text is never evaluated. Rungs 1 to 5 are bounded by construction (length, depth, magnitude, number of steps), in any
@@ -28,11 +28,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from multiprocessing.connection import wait
 
-import equality
-import values
-from answer import read_all
-from spelling import Unreadable, clean, squash
-from values import Budget, Undecided
+from answer import equality, values
+from answer.grammar import read_all
+from answer.spelling import Unreadable, clean, squash
+from answer.values import Budget, Undecided
 
 Grade = namedtuple("Grade", "correct reason answer")
 

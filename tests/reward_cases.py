@@ -1,5 +1,5 @@
 r"""What counts as the same answer: a table to be read aloud. Each row is a gold answer, then answers equal to it (or,
-in DIFFERENT, answers that must not be). Written by hand; the rules are in spelling.py, answer.py and equality.py."""
+in DIFFERENT, answers that must not be). Written by hand; the rules are in answer/."""
 
 SAME = {
     "integers": [

@@ -12,8 +12,8 @@ import time
 import pytest
 
 import reward
-import values
-from answer import read_all
+from answer import values
+from answer.grammar import read_all
 
 ROOT = os.path.dirname(os.path.abspath(reward.__file__))
 EASY = [

@@ -1,4 +1,4 @@
-r"""answer.py - reads a final answer, LaTeX or plain, into a small tree. Nothing is evaluated and nothing is guessed:
+r"""grammar.py - reads a final answer, LaTeX or plain, into a small tree. Nothing is evaluated and nothing is guessed:
 text that does not parse to its last character raises Unreadable. What trees mean and when they are equal: equality.py.
 
     read_all(cleaned) -> [(tree, unit), ...]   more than one where the notation is ambiguous ("1,234": number or list)
@@ -18,7 +18,7 @@ import re
 from contextlib import suppress
 from fractions import Fraction
 
-from spelling import GREEK, SCALES, UNITS, Tokens, Unreadable, is_number, number, spellings
+from answer.spelling import GREEK, SCALES, UNITS, Tokens, Unreadable, is_number, number, spellings
 
 MAX_DEPTH = 40  # of braces and atoms together; at most 13 Python frames each
 MINUS_ONE = ("num", Fraction(-1))

@@ -1,4 +1,4 @@
-r"""values.py - what an answer tree (see answer.py) is worth: an exact fraction, values at some points, a proof.
+r"""values.py - what an answer tree (see grammar.py) is worth: an exact fraction, values at some points, a proof.
 
     same_value(gold, pred, budget) -> bool         raises Undecided where a guard stopped it
 
@@ -16,7 +16,7 @@ import zlib
 from fractions import Fraction
 from functools import lru_cache
 
-from answer import MINUS_ONE
+from answer.grammar import MINUS_ONE
 
 MAX_BITS = 6000  # magnitudes beyond 2^6000 are not computed with
 MINUS_OO, OO = ("mul", MINUS_ONE, ("const", "oo")), ("const", "oo")
