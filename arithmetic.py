@@ -1,4 +1,4 @@
-"""arithmetic.py - the built-in task: chains of + and - such as `17+25-8=?`, at five levels of difficulty.
+"""arithmetic.py - the built-in task: chains of + and - such as `17+5-8=?`, at five levels of difficulty.
 
 No download, no model, no torch. Train and test are disjoint by construction: the hash of a problem's text decides which
 split it belongs to, so no list has to be kept and no seed can mix them. Level L (1 to 5) is a number from 1 to 99 and
@@ -36,7 +36,7 @@ def apply(left, sign, right):
 
 
 def text_of(first, steps):
-    """The problem as the user types it, `17+25-8=?`."""
+    """The problem as the user types it, `17+5-8=?`."""
     return str(first) + "".join(f"{sign}{right}" for sign, right in steps) + "=?"
 
 

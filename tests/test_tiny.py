@@ -193,13 +193,13 @@ def test_model_is_small_untied_and_servable(model, tokenizer):
 
 
 def test_base_overthinks(model, tokenizer):
-    """The promises of the model card, on 60 problems x 8: three standard errors wide, so a false alarm is rare."""
-    numbers, texts = make_base.measure(model, tokenizer, n_problems=60, n=8, seed=1)
-    assert 0.40 < numbers["accuracy"] < 0.80
-    assert numbers["accuracy_by_level"][1] > 0.75 and numbers["accuracy_by_level"][5] < 0.55
+    """The promises of the model card on 40 problems x 4, with room for so small a sample."""
+    numbers, texts = make_base.measure(model, tokenizer, n_problems=40, n=4, seed=1)
+    assert 0.35 < numbers["accuracy"] < 0.80
+    assert numbers["accuracy_by_level"][5] < 0.55 < numbers["accuracy_by_level"][1]
     assert numbers["truncated"] < 0.03
     assert numbers["mixed_groups"] > 0.5
-    assert numbers["length_std_in_group"] > 15
+    assert numbers["length_std_in_group"] > 30 and abs(numbers["length_correct_correlation_in_group"]) < 0.3
     assert sum("Wait" in t or "Alternatively" in t or "Hmm" in t for t in texts) > 0.5 * len(texts)
 
 

@@ -3,12 +3,12 @@
     python tiny/make_base.py            # all of it, into tiny/; a few minutes on two CPU cores
     python tiny/make_base.py --report   # only measure the committed model
 
-A Qwen2 of about 0.5 million parameters learns to answer arithmetic.py's chains by imitating random traces that think
+A Qwen2 of 0.4 million parameters learns to answer arithmetic.py's chains by imitating random traces that think
 the way large reasoning models are said to: a first pass, then "Wait, let me check" again and again. Three choices in a
 trace are left to chance, and the model learns them as *sampling choices* that reinforcement learning can change:
 whether a pass is hasty ("Quickly") or careful ("Step by step"), whether an operation slips (a forgotten carry, a
-forgotten borrow, one too many), and whether to check once more. Length and accuracy trade off as in the DRPO paper
-(arXiv 2510.04474): checks repair some slips, and repeat needlessly otherwise.
+forgotten borrow, one too many), and whether to check once more. As in the DRPO paper (arXiv 2510.04474), thinking on
+buys some accuracy and is mostly needless: a check or two repairs slips, the others repeat.
 
 Probabilities below are those wanted at the sampling temperature; `tempered` turns them into those of the traces.
 """
@@ -79,7 +79,7 @@ def slip(left, sign, right):
 
 
 def one_pass(first, steps, hasty, slips, rng):
-    """(text, result) of one pass over the chain, its slips included: `Quickly: 17+25=42 -8=34.`"""
+    """(text, result) of one pass over the chain, its slips included: `Quickly: 17+5=22 -8=14.`"""
     probability = (SLIP_HASTY if hasty else SLIP_CAREFUL)[len(steps) - 2]
     total, lines = first, []
     for sign, right in steps:
