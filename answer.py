@@ -1,7 +1,7 @@
 r"""answer.py - reads a final answer, LaTeX or plain, into a small tree. Nothing is evaluated and nothing is guessed:
 text that does not parse to its last character raises Unreadable. What trees mean and when they are equal: equality.py.
 
-    readings(text) -> [(tree, unit), ...]      more than one where the notation is ambiguous ("1,234": number or list)
+    read_all(cleaned) -> [(tree, unit), ...]   more than one where the notation is ambiguous ("1,234": number or list)
 
 A tree is nested tuples, the first entry naming the kind:
     ("num", Fraction)  ("sym", name)  ("const", "pi"|"e"|"i"|"oo")  ("word", text)  ("pm", +1|-1)
@@ -17,53 +17,32 @@ depth are limited before anything is built, so the cost is linear in the text, w
 import re
 from contextlib import suppress
 from fractions import Fraction
-from functools import lru_cache
 
-from spelling import GREEK, SCALES, UNITS, clean, split_unit
+from spelling import GREEK, SCALES, UNITS, Tokens, Unreadable, is_number, number, spellings
 
-MAX_CHARS = 2000  # the longest gold answer of the usual benchmarks has 171 characters
-MAX_DEPTH = 40  # nesting; about six Python frames a level
-MAX_EXPONENT = 999  # of 1e999: larger ones are written to hurt
-
-
-class Unreadable(ValueError):
-    """The text is not an answer this grammar knows; it can still be equal as a string."""
-
-
-_TOKEN = re.compile(r"\s+|(?P<t>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\d.])|\\[A-Za-z]+|\\.|«[^«»]*»|[A-Za-z]+|[^\s])")
+MAX_DEPTH = 24  # nesting; up to twenty Python frames a level
+MINUS_ONE = ("num", Fraction(-1))
 _SHORT_WORDS = {"yes", "no", "odd", "even", "true", "none", "all", "one", "two", "six", "ten", "red", "am", "pm", "nan"}
 _NAMES = set(GREEK) | {name.capitalize() for name in GREEK} | set(
     "varepsilon vartheta varphi hbar ell mho odot aleph partial nabla max min star".split())
 FUNCTIONS = set("sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth ln log lg exp sqrt floor ceil "
                 "abs gcd lcm max min arg Re Im asin acos atan cbrt".split())  # fmt: skip
 _ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "lg": "log10"}
-_CONSTANTS = {r"\pi": "pi", "pi": "pi", r"\infty": "oo", "infinity": "oo", "inf": "oo", "infty": "oo", "e": "e", "i": "i"}
+_CONSTANTS = {r"\pi": "pi", "pi": "pi", r"\infty": "oo", "infinity": "oo", "inf": "oo", "e": "e", "i": "i"}
 _RELATIONS = {"=": "=", "<": "<", ">": ">", "≤": "<=", "≥": ">=", "≠": "!=", r"\in": "in", r"\equiv": "=", r"\to": "->",
               r"\approx": "~", r"\sim": "~"}  # fmt: skip
-_TIMES, _OVER, _MODULO, _SIGNS = ("*", r"\cdot", r"\times"), ("/", r"\div"), (r"\mod", r"\pmod", r"\bmod"), ("+", "-", r"\pm", r"\mp")
-_NO_FACTOR = {")", "]", "}", r"\}", r"\rangle", r"\rbrace", ",", ";", "|", r"\rvert", r"\vert", r"\mid", r"\rfloor", r"\rceil",
-              "&", "¶", r"\end", ":", r"\cup", r"\cap", r"\choose", "^", "_", "!", "'", "%",
+_TIMES, _OVER, _MODULO = ("*", r"\cdot", r"\times"), ("/", r"\div"), (r"\mod", r"\pmod", r"\bmod")
+_SIGNS = ("+", "-", r"\pm", r"\mp")
+_NO_FACTOR = {")", "]", "}", r"\}", r"\rangle", r"\rbrace", ",", ";", "|", r"\rvert", r"\vert", r"\mid", r"\rfloor",
+              r"\rceil", "&", "¶", r"\end", ":", r"\cup", r"\cap", r"\choose", "^", "_", "!", "'", "%",
               *_TIMES, *_OVER, *_MODULO, *_SIGNS, *_RELATIONS}  # fmt: skip
 _FRACTIONS = (r"\frac", r"\dfrac", r"\tfrac", r"\cfrac")
-_ACCENTS = {rf"\{name}" for name in "hat vec bar dot ddot tilde overline widehat mathcal mathbb mathfrak overrightarrow "
-            "angle triangle underline".split()}  # fmt: skip
+_ACCENTS = {rf"\{name}" for name in ("hat vec bar dot ddot tilde overline widehat mathcal mathbb mathfrak angle "
+                                      "triangle overrightarrow underline").split()}  # fmt: skip
 _PAIRS = {"|": ("abs", "|"), r"\lvert": ("abs", r"\rvert"), r"\vert": ("abs", r"\vert"), r"\mid": ("abs", r"\mid"),
           r"\lfloor": ("floor", r"\rfloor"), r"\lceil": ("ceil", r"\rceil"), r"\{": ("set", r"\}"),
           r"\lbrace": ("set", r"\rbrace"), r"\langle": ("tuple", r"\rangle")}  # fmt: skip
 _MATRICES = ("pmatrix", "bmatrix", "matrix", "Bmatrix", "smallmatrix", "array", "vmatrix")
-MINUS_ONE = ("num", Fraction(-1))
-
-
-def number(token):
-    """An exact Fraction: 0.1 is 1/10."""
-    mantissa, _, exponent = token.lower().partition("e")
-    if len(exponent) > 5 or abs(int(exponent or 0)) > MAX_EXPONENT:
-        raise Unreadable("exponent too large")
-    return Fraction(mantissa.rstrip(".") or "0") * Fraction(10) ** int(exponent or 0)
-
-
-def is_number(token):
-    return token is not None and (token[0].isdigit() or (token[0] == "." and len(token) > 1))
 
 
 def product(*parts):
@@ -78,47 +57,24 @@ def mixed_number(whole, fraction):
     return ("num", whole[1] + top / bottom)
 
 
-class _Reader:
+class _Reader(Tokens):
     def __init__(self, text, tight):
-        self.tokens = [match["t"] for match in _TOKEN.finditer(text) if match["t"]]
-        self.at = self.depth = self.wraps = self.in_trigonometry = 0
+        super().__init__(text)
+        self.depth = self.wraps = self.in_trigonometry = self.open_bars = 0
         self.tight = tight  # 1/2x is 1/(2x) where True, (1/2)x where False
-
-    # ----------------------------------------------------------------------------------------------- tokens
-    def peek(self, ahead=0):
-        return self.tokens[self.at + ahead] if 0 <= self.at + ahead < len(self.tokens) else None
-
-    def take(self, *wanted):
-        token = self.peek()
-        if token is None or (wanted and token not in wanted):
-            raise Unreadable(f"expected {wanted or 'more'}, found {token!r}")
-        self.at += 1
-        return token
-
-    def accept(self, *wanted):
-        return self.take() if self.peek() in wanted else None
 
     def wrap(self):
         """Loops that nest the tree (a/b/c, 5!%) count like depth does, so that no tree is too deep to walk."""
         self.wraps += 1
-        if self.wraps > 2 * MAX_DEPTH:
+        if self.wraps > 3 * MAX_DEPTH:
             raise Unreadable("nested too deeply")
 
-    def raw(self):
-        """The text of one argument that is a name, not an expression: the max of m_{max}."""
-        start, level = self.at, 0
-        while True:
-            token = self.take()
-            level += (token == "{") - (token == "}")
-            if level <= 0:
-                return "".join(self.tokens[start : self.at]).strip("{}").replace("«", "").replace("»", "")
-
-    # ------------------------------------------------------------------------------------- lists, relations, sums
-    def chain(self, kind, separators, below):
-        parts = [below()]
-        while self.accept(*separators):
-            parts.append(below())
-        return parts[0] if len(parts) == 1 else (kind, *parts)
+    def answer(self):
+        """The whole text; several items without brackets are a ("list", ...)."""
+        tree = self.chain("list", (",", ";"), self.relation)
+        if self.peek() is not None:
+            raise Unreadable(f"left over: {self.peek()!r}")
+        return tree
 
     def items(self):
         tree = self.chain("list", (",", ";"), self.relation)
@@ -170,10 +126,10 @@ class _Reader:
         token, before = self.peek(), self.peek(-1)
         if is_number(token):
             return not is_number(before) and (before == ")" or self.peek(1) in ("^", "!"))
-        return token is not None and token not in _NO_FACTOR
+        return token is not None and (token not in _NO_FACTOR or token == "|" and not self.open_bars)
 
     def beside(self, left):
-        r"""Juxtaposition: a product, except 1\frac45 (a mixed number), 5 million, 5 percent and a unit inside a list."""
+        r"""Juxtaposition: a product, except 1\frac45 (mixed), 5 million, 5 percent and units inside a list."""
         token, literal = self.peek(), left[0] == "num" and is_number(self.peek(-1))
         right = self.factor()
         if literal and token in _FRACTIONS and right[0] == "div" and right[1][0] == right[2][0] == "num":
@@ -184,11 +140,10 @@ class _Reader:
                 return product(left, ("num", Fraction(10) ** SCALES[right[1]]))
             if right[1] == "percent":
                 return ("div", left, ("num", Fraction(100)))
-            if token.strip("«»") in UNITS:  # at the end of an answer split_unit has already taken it
+            if token.strip("«»") in UNITS and self.peek(-2)[0] != "«":  # 5 cm, 6 cm: split_unit took the last one
                 return left
         return product(left, right)
 
-    # ------------------------------------------------------------------------------------------ factors and exponents
     def factor(self):
         start = self.at
         result = self.atom()
@@ -236,7 +191,6 @@ class _Reader:
         self.take("}")
         return found[0] if len(found) == 1 else ("set", *found)
 
-    # ---------------------------------------------------------------------------------------------------------- atoms
     def atom(self):
         self.depth += 1  # every cycle of the grammar passes here
         if self.depth > MAX_DEPTH:
@@ -289,7 +243,9 @@ class _Reader:
         kind, close = _PAIRS[self.take()]
         if kind == "set" and self.accept(close):
             return ("set",)
+        self.open_bars += 1  # the next bar closes; elsewhere it opens: |x||y|
         found = self.items()
+        self.open_bars -= 1
         if kind == "set" and self.accept("|", r"\mid"):
             found = self.items()
             self.take(close)
@@ -306,7 +262,8 @@ class _Reader:
         token = self.take()
         if token in _CONSTANTS and self.peek() != "_":
             return ("const", _CONSTANTS[token])
-        if len(token) > 3 or token.lower() in _SHORT_WORDS or (len(token) > 1 and token in UNITS and is_number(self.peek(-2))):
+        unit = len(token) > 1 and token in UNITS and is_number(self.peek(-2))
+        if len(token) > 3 or token.lower() in _SHORT_WORDS or unit:
             return ("word", token.lower())
         self.at -= 1
         self.tokens[self.at : self.at + 1] = list(token)
@@ -319,8 +276,8 @@ class _Reader:
             name += "_" + self.raw()
         while self.accept("'"):
             name += "'"
-        inside = self.peek(1)
-        if self.peek() == "(" and inside and (name[0] in "fgh" or self.peek(2) == ")" and (inside == "0" or inside.isalpha())):
+        inside, single = self.peek(1) or "", self.peek(2) == ")"
+        if self.peek() == "(" and (name[0] in "fgh" or single and (inside == "0" or inside.isalpha())):
             return ("call", "@" + name, *self.arguments())
         return ("sym", name)
 
@@ -373,10 +330,8 @@ class _Reader:
             return ("call", "binom", self.argument(), self.argument())
         if token in _CONSTANTS:
             return ("const", _CONSTANTS[token])
-        if token in (r"\sum", r"\prod"):
-            return self.series(token[1:])
-        if token == r"\int":
-            return self.integral()
+        if token in (r"\sum", r"\prod", r"\int"):
+            return self.big(token[1:])
         if token in (r"\emptyset", r"\varnothing"):
             return ("set",)
         if token == r"\begin":
@@ -387,24 +342,17 @@ class _Reader:
             return self.symbol(token[1:])
         raise Unreadable(f"unknown command {token}")
 
-    def limits(self):
+    def big(self, kind):
+        r"""\sum_{k=1}^{n} term, or \int_0^1 body dx, whose body ends at the first token like a differential."""
         low = high = None
         while mark := self.accept("_", "^"):
             low, high = (self.argument(), high) if mark == "_" else (low, self.exponent())
         if low is None or high is None:
             raise Unreadable("no limits")
-        return low, high
-
-    def series(self, kind):
-        r"""\sum_{k=1}^{n} term"""
-        low, high = self.limits()
-        if low[0] != "rel" or len(low) != 4 or low[2] != "=" or low[1][0] != "sym":
-            raise Unreadable(kind)
-        return ("big", kind, low[1][1], low[3], high, self.term())
-
-    def integral(self):
-        r"""\int_0^1 body dx; the first token that looks like a differential ends the body."""
-        low, high = self.limits()
+        if kind != "int":
+            if low[0] != "rel" or len(low) != 4 or low[2] != "=" or low[1][0] != "sym":
+                raise Unreadable(kind)
+            return ("big", kind, low[1][1], low[3], high, self.term())
         end = next((i for i in range(self.at, len(self.tokens)) if re.fullmatch(r"d[a-z]", self.tokens[i])), None)
         if end is None:
             raise Unreadable("no differential")
@@ -431,51 +379,22 @@ class _Reader:
         return ("det" if name == "vmatrix" else "matrix", *rows)
 
 
-def read(text, tight=False):
-    """The whole of a cleaned text as one tree; several items without brackets are a ("list", ...)."""
-    reader = _Reader(text, tight)
-    found = reader.items()
-    if reader.peek() is not None:
-        raise Unreadable(f"left over: {reader.peek()!r}")
-    return found[0] if len(found) == 1 else ("list", *found)
-
-
-_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])|(?<![\d.,])\d{1,3}(?: \d{3})+(?! ?\d)")
 _BASE = re.compile(r"\(?([0-9A-Z]+)\)?_\{?(\d{1,2})\}?")
 
 
-def spellings(text, trusted):
-    """(text, unit) pairs to read: without the unit; 10,080 as a number and, unless a group starts with 0, as a list."""
-    found = [split_unit(text), split_unit(text.removeprefix(r"\approx"), True)] if trusted else [split_unit(text)]
-    if trusted and text.endswith("%"):
-        found.append((text[:-1], ()))
-    for spelling, unit in dict.fromkeys(found):
-        merged = spelling
-        if not re.search(r"[(\[]|\\\{", spelling):
-            merged = _THOUSANDS.sub(lambda m: re.sub("[, ]", "", m[0]), spelling)
-        yield merged, unit
-        if merged != spelling and not re.search(",0\\d", spelling):
-            yield spelling, unit
-
-
 def read_all(text, trusted=False):
-    """Every sensible (tree, unit) of an answer, best first; Unreadable where there is none. A trusted text (the gold
-    answer) may drop its percent sign, an "approximately" and words the unit table does not know."""
-    if len(text) > MAX_CHARS:
-        raise Unreadable("too long")
-    text = clean(text)
+    """Every sensible (tree, unit) of a cleaned answer, best first; Unreadable where there is none. A trusted text (the
+    gold answer) may drop its percent sign, an "approximately" and words the unit table does not know."""
     if based := _BASE.fullmatch(text.replace(" ", "")):
         return [(("base", based[1], based[2]), ())]
     found = {}
     for spelling, unit in spellings(text, trusted):
         for tight in (False, True) if "/" in spelling else (False,):
             try:
-                found[read(spelling, tight), unit] = None
+                found[_Reader(spelling, tight).answer(), unit] = None
             except Unreadable as error:
                 reason = error
     if not found:
         raise Unreadable(str(reason))
     return list(found)
 
-
-readings = lru_cache(maxsize=512)(read_all)  # a gold answer is compared with G responses

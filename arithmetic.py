@@ -1,28 +1,28 @@
 """arithmetic.py - the built-in task: chains of + and - such as `17+25-8=?`, at five levels of difficulty.
 
 No download, no model, no torch. Train and test are disjoint by construction: the hash of a problem's text decides which
-split it belongs to, so no list has to be kept and no seed can mix them. Level L is a chain of L operations on numbers
-from 1 to 99 whose partial results all stay within 0..99; the levels take turns, so any n gets them in equal shares.
+split it belongs to, so no list has to be kept and no seed can mix them. Level L (1 to 5) is a number from 1 to 99 and
+then L + 1 operations with 1 to 9, all partial results within 0..99; the levels take turns, in equal shares.
 """
 
 import hashlib
 import random
 
 LEVELS = 5
-LARGEST_OPERAND = 99
-MAX_PROBLEMS = 10_000  # 2,000 a level: level 1 of the test split, the smallest room, holds about 2,450
+LARGEST_FIRST, LARGEST_OPERAND = 99, 9
+MAX_PROBLEMS = 20_000  # 4,000 a level: level 1 of the test split, the smallest room, holds about 6,500
 
 
 def split_of(text):
-    """"test" for a quarter of all problem texts, "train" for the others; a pure function of the text."""
+    """ "test" for a quarter of all problem texts, "train" for the others; a pure function of the text."""
     return "test" if hashlib.sha256(text.encode()).digest()[0] < 64 else "train"
 
 
 def chain(level, rng):
-    """One random chain of `level` operations: (first operand, [(sign, operand), ...]), partial results in 0..99."""
-    first = total = rng.randint(1, LARGEST_OPERAND)
+    """One random chain of level + 1 operations: (first number, [(sign, operand), ...]), partial results in 0..99."""
+    first = total = rng.randint(1, LARGEST_FIRST)
     steps = []
-    for _ in range(level):
+    for _ in range(level + 1):
         signed = [s * b for b in range(1, LARGEST_OPERAND + 1) for s in (1, -1) if 0 <= total + s * b <= 99]
         step = rng.choice(signed)
         total += step

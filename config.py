@@ -137,7 +137,7 @@ TINY = Config(
     train_data="arithmetic",
     eval_data="arithmetic",
     suffix="",
-    steps=60,
+    steps=30,
     prompts_per_step=32,
     mini_batches=1,
     max_prompt_tokens=32,
@@ -149,9 +149,9 @@ TINY = Config(
     eval_problems=512,
     eval_samples=4,
     eval_top_p=1.0,
-    eval_every=15,
-    save_every=15,
-    show_every=15,
+    eval_every=10,
+    save_every=10,
+    show_every=10,
 )
 R1_1_5B = Config()
 R1_7B = dataclasses.replace(R1_1_5B, model="deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", lr=1e-6)

@@ -1,57 +1,22 @@
-r"""equality.py - are two answer trees (see answer.py) equal? Structure first, then exact numbers, then values, then sympy.
+r"""equality.py - are two answer trees (see answer.py) equal? Here their structure; values.py decides what has a value.
 
-    same(gold, pred, budget) -> bool       raises Undecided where a guard stopped the comparison
+    same(gold, pred, budget) -> bool       raises values.Undecided where a guard stopped the comparison
 
-Nothing here can explode: every power, factorial and function checks the size of its argument before it computes, the
-working precision outgrows the magnitudes met (so 1 + 10^-200 is not 1), and processor time is counted in this thread, without
-signals. Numbers decide everything except infinite sums and integrals, where they only say "perhaps" and sympy must
-prove it (`budget.prove`, a function of two trees: reward.py runs `prove` below in a process that can be killed).
+What is said in several ways is compared in all of them: lists without brackets in any order, x = 5 as 5, x < 5 as an
+interval, an equation up to a constant factor, a \pm b as two answers. Tuples, intervals and matrices: item by item.
 """
 
-import math
-import random
-import threading
-import time
-import zlib
 from fractions import Fraction
-from functools import lru_cache
 
 from answer import MINUS_ONE
+from values import ATOMIC, MINUS_OO, OO, context, nodes, same_value, symbols, value_pairs
 
-MAX_BITS = 6000  # magnitudes beyond 2^6000 are not computed with
-MINUS_OO, OO = ("mul", MINUS_ONE, ("const", "oo")), ("const", "oo")
 FLIP = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
-
-
-class Undecided(Exception):
-    """A guard stopped the comparison: not equal, as far as anybody can tell. args[0] is a reason of reward.REASONS."""
-
-
-class Budget:
-    """What one answer may spend: processor seconds of this thread, and proofs."""
-
-    def __init__(self, cpu_seconds, prove):
-        self.deadline, self.prove = time.thread_time() + cpu_seconds, prove
-
-    def check(self):
-        if time.thread_time() > self.deadline:
-            raise Undecided("undecided")
-
-
-def nodes(tree):
-    yield tree
-    for child in tree[1:]:
-        if isinstance(child, tuple):
-            yield from nodes(child)
-
-
-# ---------------------------------------------------------------------------------------------------------- structure
-ATOMIC = {"num", "sym", "const", "add", "mul", "div", "pow", "call", "big"}  # trees that have a value
 
 
 def same(gold, pred, budget):
     """Two trees, whatever they are."""
-    budget.check()
+    budget.spend(5)
     if gold == pred:
         return True
     kinds = {gold[0], pred[0]}
@@ -89,8 +54,9 @@ def is_name(tree):
     r"""May `tree = value` be read as "the answer is value"?  x, x_1, f(x), (x, y), AB, A:B, \angle ABC."""
     if tree[0] in ("tuple", "ratio") or (tree[0] == "call" and tree[1].startswith("@")):
         return all(is_name(part) or part[0] == "num" for part in tree[1:] if isinstance(part, tuple))
-    segment = tree[0] == "mul" and all(t[0] == "sym" and (t[1].isupper() or "_" in t[1] or "angle" in t[1]) for t in tree[1:])
-    return tree[0] in ("sym", "word") or segment
+    if tree[0] == "mul":
+        return all(t[0] == "sym" and (t[1].isupper() or "_" in t[1] or "angle" in t[1]) for t in tree[1:])
+    return tree[0] in ("sym", "word")
 
 
 def unname(tree):
@@ -118,7 +84,7 @@ def same_named(gold, pred, budget):
 
 def same_relation(gold, pred, budget):
     """One equation or inequality is a constant multiple of the other."""
-    left, right = (("add", tree[1], product_of(MINUS_ONE, tree[3])) for tree in (gold, pred))
+    left, right = (("add", tree[1], ("mul", MINUS_ONE, tree[3])) for tree in (gold, pred))
     if not all(node[0] in ATOMIC for tree in (left, right) for node in nodes(tree)) or symbols(left) != symbols(right):
         return False
     pairs = value_pairs(left, right, budget)
@@ -130,10 +96,6 @@ def same_relation(gold, pred, budget):
     if gold[2] in ("=", "!="):
         return gold[2] == pred[2]
     return context().im(ratio) == 0 and pred[2] == (gold[2] if ratio > 0 else FLIP[gold[2]])
-
-
-def product_of(*factors):
-    return ("mul", *factors)
 
 
 def as_interval(tree):
@@ -200,290 +162,3 @@ def matched(gold_items, pred_items, equal):
             return False
         del left[hit]
     return not left
-
-
-# ------------------------------------------------------------------------------------------------------ exact numbers
-def exact(tree):
-    """The Fraction a constant tree stands for; None where it is not rational, or not obviously so."""
-    kind, *parts = tree
-    if kind == "num":
-        return parts[0]
-    if kind not in ("add", "mul", "div", "pow", "call"):
-        return None
-    name = parts.pop(0) if kind == "call" else kind
-    values = [exact(part) for part in parts]
-    if None in values:
-        return None
-    if kind == "call":
-        return exact_call(name, *values)
-    if kind == "pow":
-        return exact_power(*values)
-    result = values[0]
-    for value in values[1:]:
-        if kind == "div" and value == 0:
-            raise Undecided("undecided")
-        result = result + value if kind == "add" else result * value if kind == "mul" else result / value
-        if bits(result) > 4 * MAX_BITS:
-            raise Undecided("undecided")
-    return result
-
-
-def bits(value):
-    return value.numerator.bit_length() + value.denominator.bit_length()
-
-
-def exact_power(base, exponent):
-    if exponent.denominator != 1 or abs(exponent) * bits(base) > 4 * MAX_BITS:
-        return None
-    if base == 0 and exponent <= 0:
-        raise Undecided("undecided")
-    return base ** int(exponent)
-
-
-def exact_call(name, *values):
-    """Of small whole numbers only."""
-    if any(value.denominator != 1 or abs(value) > 1000 for value in values):
-        return None
-    whole = [int(value) for value in values]
-    if name == "binom" and min(whole) >= 0:
-        return Fraction(math.comb(*whole))
-    if name in ("gcd", "lcm", "max", "min"):
-        return Fraction({"gcd": math.gcd, "lcm": math.lcm, "max": max, "min": min}[name](*whole, *whole))
-    if name == "factorial" and whole[0] >= 0:
-        return Fraction(math.factorial(whole[0]))
-    return {"abs": abs(values[0]), "floor": values[0], "ceil": values[0]}.get(name)
-
-
-# ------------------------------------------------------------------------------------------------------------- values
-def same_value(gold, pred, budget):
-    """Are two expressions equal? Exactly if both are rational, else by value at several points."""
-    left, right = exact(gold), exact(pred)
-    if left is not None and right is not None:
-        return left == right
-    if not all(node[0] in ATOMIC for tree in (gold, pred) for node in nodes(tree)):
-        return False  # words, tuples inside sums and the like have no value
-    if not all(abs(a - b) <= tolerance for a, b, tolerance in value_pairs(gold, pred, budget)):
-        return False
-    return budget.prove(gold, pred) if approximate(gold, pred) else True
-
-
-def approximate(*trees):
-    """Integrals and infinite sums are quadratures: their values agree to ten digits or not, and prove nothing."""
-    return any(node[0] == "big" and (node[1] == "int" or OO in node[3:5]) for tree in trees for node in nodes(tree))
-
-
-def value_pairs(gold, pred, budget):
-    """[(gold value, pred value, tolerance)] where both can be computed; only real values if there are enough of them."""
-    found, candidates = [], points(gold, pred)
-    for point in candidates:
-        try:
-            found.append(values_at(gold, pred, point, budget))
-        except Undecided:
-            budget.check()
-    if len(found) < min(2, len(candidates)):
-        raise Undecided("undecided")
-    real = [pair for pair in found if context().im(pair[0]) == 0]
-    return real if len(real) > 1 else found
-
-
-def values_at(gold, pred, point, budget):
-    """Both values in a precision that covers every magnitude met on the way, and what rounding may have changed."""
-    mp, precision = context(), 70 if approximate(gold, pred) else 200
-    while True:
-        mp.prec = precision
-        at = {name: mp.mpf(value) for name, value in point.items()}
-        left, right = Evaluator(at, budget), Evaluator(at, budget)
-        a, b, span = left(gold), right(pred), left.span + right.span
-        if not (mp.isfinite(a) and mp.isfinite(b)):
-            raise Undecided("undecided")
-        if precision == 70:
-            return a, b, mp.mpf(10) ** -10 * (1 + abs(a))
-        if precision >= 120 + 2 * span:
-            return a, b, mp.mpf(2) ** (40 + span - precision) * (1 + abs(a))
-        precision = 140 + 2 * span
-
-
-def symbols(*trees):
-    """Free variables, sorted."""
-    def free(tree):
-        if tree[0] == "sym":
-            return {tree[1]}
-        inside = set().union(*(free(part) for part in tree[1:] if isinstance(part, tuple)))
-        return inside - {tree[2]} if tree[0] == "big" else inside
-
-    return sorted(set().union(*map(free, trees)))
-
-
-def points(*trees):
-    """Where to compare: dicts from variable to value. Whole numbers where floor, factorial and the like want them; else
-    values below, about and above one, and negative ones for the letters that are rarely a length or a mass."""
-    names = symbols(*trees)
-    if not names:
-        return [{}]
-    every = [node for tree in trees for node in nodes(tree)]
-    calls, powers = {node[1] for node in every if node[0] == "call"}, [node for node in every if node[0] == "pow"]
-    if (calls & {"floor", "ceil", "factorial", "binom", "mod", "gcd", "lcm"} or any(node[0] == "big" for node in every)
-            or any(symbols(power) and (constant(power[1]) or 1) < 0 for power in powers)):  # (-1)^n
-        return [{name: 2 + (k if len(names) == 1 else int(seeded(name, k) * 25)) for name in names} for k in range(12)]
-    roots = calls & {"ln", "log"} or any((constant(power[2]) or Fraction(1)).denominator != 1 for power in powers)
-    signs = {name: -1 if name in "xyzt" or not roots else 1 for name in names}
-    return [{name: scale * seeded(name, k) * (signs[name] if k == 2 else 1) for name in names}
-            for k, scale in enumerate((1, 3, 2, 12, 40))]
-
-
-def constant(tree):
-    try:
-        return exact(tree)
-    except Undecided:
-        return None
-
-
-@lru_cache(maxsize=4096)
-def seeded(name, k=0):
-    """The same number in (0.2, 1) for the same name, in every process."""
-    return 0.2 + 0.8 * random.Random(zlib.crc32(f"{name}/{k}".encode())).random()
-
-
-_local = threading.local()
-
-
-def context():
-    """mpmath keeps its precision in its context: one context a thread."""
-    if not hasattr(_local, "mp"):
-        import mpmath  # 0.1 s that whole-number answers never need
-
-        _local.mp = mpmath.MPContext()
-    return _local.mp
-
-
-class Evaluator:
-    """The value of a tree at one point. `span` adds up the sizes, in bits, of the numbers and powers met."""
-
-    def __init__(self, point, budget):
-        self.mp, self.point, self.budget, self.span = context(), point, budget, 0
-
-    def __call__(self, tree):
-        self.budget.check()
-        try:
-            return getattr(self, tree[0])(*tree[1:])
-        except (ArithmeticError, ValueError, TypeError, NotImplementedError, self.mp.NoConvergence):  # 1/0, gamma(-1), ...
-            raise Undecided("undecided") from None
-
-    def sized(self, value):
-        if not self.mp.isfinite(value):
-            raise Undecided("undecided")
-        self.span += abs(int(self.mp.mag(value))) if value else 0
-        return self.limit(self.span, value)
-
-    def limit(self, size, value=None, most=MAX_BITS):
-        if not size <= most:  # also true of nan
-            raise Undecided("undecided")
-        return value
-
-    def num(self, value):
-        return self.sized(self.mp.mpf(value.numerator) / value.denominator)
-
-    def sym(self, name):
-        return self.point[name]
-
-    def const(self, name):
-        if name == "oo":  # infinite values are equal as trees or not at all
-            raise Undecided("undecided")
-        return {"pi": +self.mp.pi, "e": +self.mp.e, "i": self.mp.j}[name]
-
-    def add(self, *terms):
-        return sum(map(self, terms), self.mp.zero)
-
-    def mul(self, *factors):
-        return math.prod(map(self, factors), start=self.mp.one)
-
-    def div(self, above, below):
-        return self(above) / self(below)
-
-    def pow(self, base, exponent):
-        mp, base, exponent = self.mp, self(base), self(exponent)
-        if base == 0:
-            return self.limit(0 if mp.re(exponent) > 0 else MAX_BITS + 1, base)
-        self.limit(abs(exponent) * (abs(mp.mag(base)) + 4))
-        if not mp.im(base) and not mp.im(exponent) and mp.re(base) < 0:  # odd roots are real: (-8)^(1/3) = -2
-            thirds = mp.nint(3 * exponent)
-            if thirds % 3 and abs(3 * exponent - thirds) < 1e-15:
-                return self.sized(abs(base) ** exponent * (-1) ** int(thirds))
-        return self.sized(base**exponent)
-
-    def call(self, name, *args):
-        values = [self(arg) for arg in args]
-        if name.startswith("@"):  # an unknown function: any fixed smooth one
-            return self.mp.sin(seeded(name) + sum(seeded(name, k) * value for k, value in enumerate(values)))
-        for value in values:
-            self.limit(self.mp.mag(value) if value else 0, most=40)
-        if name in ("factorial", "binom"):
-            self.limit(max(map(abs, values)), most=2000)
-            self.limit(self.mp.prec, most=3000)
-        if name == "exp":
-            self.limit(abs(values[0]))
-        result = CALLS[name](self.mp, *values)
-        return self.sized(result) if name in ("exp", "factorial", "binom") else result
-
-    def big(self, kind, variable, low, high, body):
-        low, high = ({OO: self.mp.inf, MINUS_OO: -self.mp.inf}.get(end) or self(end) for end in (low, high))
-        def value(x):
-            return Evaluator({**self.point, variable: x}, self.budget)(body)
-
-        if kind == "int":
-            return self.mp.quad(value, [low, high])
-        if self.mp.isinf(high):
-            return (self.mp.nsum if kind == "sum" else self.mp.nprod)(value, [low, high])
-        self.limit(high - low, most=1000)
-        if low != self.mp.nint(low) or high != self.mp.nint(high):
-            raise Undecided("undecided")
-        terms = [value(self.mp.mpf(k)) for k in range(int(low), int(high) + 1)]
-        return self.sized(sum(terms, self.mp.zero) if kind == "sum" else math.prod(terms, start=self.mp.one))
-
-
-def floor(mp, z):
-    """Of a value that rounding left a hair below an integer: that integer."""
-    near = mp.nint(mp.re(z))
-    return near if abs(z - near) < mp.mpf(2) ** -60 else mp.floor(z)
-
-
-CALLS = {
-    "floor": floor, "ceil": lambda mp, z: -floor(mp, -z), "mod": lambda mp, a, b: a - b * floor(mp, a / b),
-    "abs": lambda mp, z: abs(z), "max": lambda mp, *v: max(v), "min": lambda mp, *v: min(v),
-    "factorial": lambda mp, n: mp.gamma(n + 1), "binom": lambda mp, n, k: mp.binomial(n, k),
-    "log": lambda mp, z, base=None: mp.log(z) if base is None else mp.log(z) / mp.log(base),
-    "log10": lambda mp, z: mp.log(z) / mp.log(10),
-    **{name: (lambda mp, z, short=short: getattr(mp, short)(z)) for name, short in {
-        "exp": "exp", "ln": "log", "cbrt": "cbrt", "sin": "sin", "cos": "cos", "tan": "tan", "cot": "cot", "sec": "sec",
-        "csc": "csc", "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "sinh": "sinh", "cosh": "cosh",
-        "tanh": "tanh", "coth": "coth", "Re": "re", "Im": "im", "arg": "arg"}.items()},
-}  # fmt: skip
-
-
-# ------------------------------------------------------------------------------------------------------------ algebra
-def prove(gold, pred):
-    """Is the difference identically zero, says sympy. May take any time and memory: only for processes one can kill."""
-    import sympy
-
-    return sympy.simplify(to_sympy(gold, sympy) - to_sympy(pred, sympy)) == 0
-
-
-def to_sympy(tree, sympy):
-    """Built node by node: no text ever reaches sympify."""
-    kind, *parts = tree
-    parts = [to_sympy(part, sympy) if isinstance(part, tuple) else part for part in parts]
-    if kind == "num":
-        return sympy.Rational(parts[0].numerator, parts[0].denominator)
-    if kind == "sym":
-        return sympy.Symbol(parts[0], positive=True)
-    if kind == "const":
-        return {"pi": sympy.pi, "e": sympy.E, "i": sympy.I, "oo": sympy.oo}[parts[0]]
-    if kind == "big":
-        how, name, low, high, body = parts
-        operator = {"int": sympy.integrate, "sum": sympy.summation, "prod": sympy.product}[how]
-        return operator(body, (sympy.Symbol(name, positive=True), low, high))
-    if kind == "call":
-        renamed = {"ln": "log", "ceil": "ceiling", "abs": "Abs", "arcsin": "asin", "arccos": "acos", "arctan": "atan",
-                   "binom": "binomial"}
-        return getattr(sympy, renamed.get(parts[0], parts[0]))(*parts[1:])
-    return {"add": sympy.Add, "mul": sympy.Mul, "div": lambda a, b: a / b, "pow": sympy.Pow}[kind](*parts)

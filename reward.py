@@ -8,10 +8,10 @@ A ladder; each rung is cheap, and decides what it can:
     2 strings    equal as they stand, as whole numbers, or after cleaning                            spelling.py
     3 read       both become small trees, to the last character, or the answer is unreadable         answer.py
     4 structure  units, lists, tuples, intervals, matrices, equations: item by item                  equality.py
-    5 numbers    exact fractions; other expressions at several points, guarded
+    5 numbers    exact fractions; other expressions at several points, guarded                       values.py
     6 algebra    sympy, for sums and integrals whose values agree and want a proof, in a process one can kill
 
-Text is never evaluated. Rungs 1 to 5 are bounded by construction (length, depth, magnitude, processor time), in any
+Text is never evaluated. Rungs 1 to 5 are bounded by construction (length, depth, magnitude, number of steps), in any
 thread. A wrong yes teaches the model to cheat, a wrong no only wastes a sample: what stays undecided is not correct.
 """
 
@@ -29,9 +29,10 @@ from functools import lru_cache
 from multiprocessing.connection import wait
 
 import equality
-from answer import MAX_CHARS, Unreadable, read_all, readings
-from equality import Budget, Undecided
-from spelling import squash
+import values
+from answer import read_all
+from spelling import Unreadable, clean, squash
+from values import Budget, Undecided
 
 Grade = namedtuple("Grade", "correct reason answer")
 
@@ -47,9 +48,9 @@ REASONS = {  # every value Grade.reason can have, for the training log
     "timeout": "sympy did not prove it in time, or its process died",
 }
 
+MAX_CHARS = 2000  # of an answer; the longest gold of the usual benchmarks has 171
 TIME_LIMIT = 1.0  # seconds one answer may spend in sympy
-CPU_LIMIT = 0.4  # processor seconds one answer may spend in rungs 3 to 5; ordinary ones take a millisecond
-START_LIMIT = 20.0  # seconds a sympy process may take to start, once
+START_LIMIT = 30.0  # seconds a sympy process may take to start, once
 PROVERS = 2  # sympy processes at most
 MEMORY_LIMIT = 1 << 30  # bytes of address space of a sympy process
 
@@ -91,7 +92,16 @@ def extract(response, think="last", require_think=True):
 
 # ------------------------------------------------------------------------------------------------------------- verdict
 _INTEGER = re.compile(r"[+-]?[0-9]{1,400}")
-cached_squash = lru_cache(maxsize=512)(squash)
+
+
+@lru_cache(maxsize=512)
+def understand(truth):
+    """(cleaned string, readings) of a truth, kept: G responses are compared with each."""
+    text = clean(truth)
+    try:
+        return squash(text), read_all(text, trusted=True)
+    except Unreadable:
+        return squash(text), None
 
 
 def judge(answer, truth, prove):
@@ -105,14 +115,16 @@ def judge(answer, truth, prove):
         return "correct" if int(answer) == int(truth) else "wrong"
     if max(len(answer), len(truth)) > MAX_CHARS:
         return "too_long"
-    text, gold_text = squash(answer), cached_squash(truth)
-    if text and (text == gold_text or len(text) > 2 and text.isalpha() and text.lower() == gold_text.lower()):
+    text, (gold_text, gold_readings) = clean(answer), understand(truth)
+    short = squash(text)
+    if short and (short == gold_text or len(short) > 2 and short.isalpha() and short.lower() == gold_text.lower()):
         return "correct"
     try:
-        gold_readings, pred_readings = readings(truth, True), read_all(answer)
+        return compare(gold_readings, read_all(text), Budget(prove)) if gold_readings else "unreadable"
     except Unreadable:
         return "unreadable"
-    return compare(gold_readings, pred_readings, Budget(CPU_LIMIT, prove))
+    except RecursionError:  # trees are shallow; the caller's own stack was nearly full
+        return "undecided"
 
 
 def compare(gold_readings, pred_readings, budget):
@@ -197,7 +209,7 @@ def _later(gold, pred):
 
 # ----------------------------------------------------------------------------------------------------- sympy processes
 class Prover:
-    """A child process that runs equality.prove, started when first needed and again whenever it was killed. A plain
+    """A child process that runs values.prove, started when first needed and again whenever it was killed. A plain
     subprocess, not multiprocessing: it never imports __main__, so scripts, notebooks, torchrun ranks, `python -c` and
     daemonic data-loader workers can all have one."""
 
@@ -246,19 +258,12 @@ class Prover:
 
 
 _idle = queue.LifoQueue()
-
-
-def _new_provers():
-    while not _idle.empty():
-        prover = _idle.get_nowait()
-        if prover.process:
-            prover.close()
-    for _ in range(PROVERS):
-        _idle.put(Prover())
+for _ in range(PROVERS):
+    _idle.put(Prover())
 
 
 def _after_fork():
-    """A forked child closes its copies of its parent's pipes (they would keep the processes alive) and starts afresh."""
+    """A forked child closes its parent's pipes, which would keep those processes alive, and starts afresh."""
     global _idle
     provers, _idle = list(_idle.queue), queue.LifoQueue()
     for prover in provers:
@@ -268,13 +273,12 @@ def _after_fork():
         _idle.put(Prover())
 
 
-_new_provers()
 atexit.register(lambda: [prover.stop() for prover in list(_idle.queue)])
 os.register_at_fork(after_in_child=_after_fork)
 
 
 def prove(gold, pred, seconds):
-    """equality.prove in another process: True, False, or Undecided("timeout")."""
+    """values.prove in another process: True, False, or Undecided("timeout")."""
     idle = _idle
     prover = idle.get()
     try:
@@ -300,7 +304,7 @@ def serve(stdin, stdout):
             seconds, gold, pred = pickle.load(stdin)
             signal.setitimer(signal.ITIMER_REAL, 2 * seconds)
             try:
-                verdict = b"1" if equality.prove(gold, pred) else b"0"
+                verdict = b"1" if values.prove(gold, pred) else b"0"
             except Exception:  # whatever sympy raises, there is no proof; a real bug shows as "timeout" in the log
                 verdict = b"?"
             signal.setitimer(signal.ITIMER_REAL, 0)

@@ -11,6 +11,7 @@ response that ended by itself keeps its end-of-sequence token, whose log-probabi
 has `finished=False`.
 """
 
+import gc
 import importlib.util
 import os
 from collections import deque
@@ -245,6 +246,10 @@ class VLLMSampler:
             disable_log_stats=True, use_tqdm_on_load=False, **(options | engine_options),
         )  # fmt: skip
         torch.set_num_threads = set_num_threads
+        # At its end the engine would destroy every process group, the trainer's too; those are the trainer's to end.
+        # What else it undoes there is undone here: it had hidden all objects so far from the garbage collector.
+        self.llm.llm_engine.engine_core._finalizer.detach()
+        gc.unfreeze()
 
     def sample(self, prompt_ids, *, n, temperature, top_p=1.0, max_tokens, seeds):
         """Answer every prompt n times: N = P*n Rollouts in prompt order. seeds: one a prompt."""

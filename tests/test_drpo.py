@@ -90,6 +90,16 @@ def test_weights_never_overflow(lam, dtype):
         close(weight[0], torch.tensor([1.0, 0, 0, 0], dtype=dtype))  # only the shortest
 
 
+def test_only_differences_of_preference_matter():
+    """Any preference may be plugged in, of any size; adding a constant changes nothing, and nothing overflows."""
+    correct = torch.ones(1, 3, dtype=torch.bool)
+    small, large = torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[1000.0, 1001.0, 1002.0]])
+    for lam in (1e-40, 0.5, 10.0):
+        weight = drpo.positive_distribution(large, correct, lam)
+        close(weight, drpo.positive_distribution(small, correct, lam))
+        assert weight.argmax() == 2
+
+
 @pytest.mark.parametrize("lam", [0.0, -1.0, math.nan])
 def test_lambda_must_be_positive(lam):
     with pytest.raises(ValueError, match="lambda must be positive"):

@@ -5,6 +5,7 @@ import random
 import re
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,9 @@ def test_problems_are_right_graded_and_distinct(split):
     assert len({text for text, _, _ in found}) == 1000
     for i, (text, answer, level) in enumerate(found):
         assert text.endswith("=?") and value(text[:-2]) == answer
-        assert level == len(re.findall("[+-]", text)) == i % arithmetic.LEVELS + 1
-        operands = [int(n) for n in re.findall(r"\d+", text)]
-        assert all(1 <= n <= arithmetic.LARGEST_OPERAND for n in operands)
+        assert level + 1 == len(re.findall("[+-]", text)) and level == i % arithmetic.LEVELS + 1
+        first, *operands = [int(n) for n in re.findall(r"\d+", text)]
+        assert 1 <= first <= 99 and all(1 <= n <= 9 for n in operands)
         for end in (m.end() for m in re.finditer(r"\d+", text)):
             assert 0 <= value(text[:end]) <= 99, f"a partial result of {text} leaves 0..99"
 
@@ -72,8 +73,14 @@ def test_problems_are_a_pure_function_of_the_seed():
     assert longer[:20] == shorter and shorter != arithmetic.problems(20, split="test", seed=2)
     code = "import arithmetic; print(arithmetic.problems(20, split='test', seed=1))"
     for hash_seed in ("0", "1"):  # a split that rested on Python's salted hash() would differ between processes
-        out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
-                             env={"PYTHONHASHSEED": hash_seed})
+        out = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": hash_seed},
+        )
         assert ast.literal_eval(out.stdout) == shorter
 
 
@@ -120,7 +127,7 @@ def test_traces_do_what_they_say():
         passes, results = passes_of(response), []
         assert len(passes) == checks + 1
         for start, lines in passes:
-            assert start == first and [(s, b) for s, b, _ in lines] == steps, "a pass works on the problem's own numbers"
+            assert start == first and [(s, b) for s, b, _ in lines] == steps, "a pass is about the problem"
             total = start
             for sign, right, result in lines:
                 slipped += result != value(f"{total}{sign}{right}")
@@ -140,11 +147,12 @@ def test_traces_do_what_they_say():
 @settings(max_examples=200, deadline=None)
 @given(text=st.text())
 def test_text_comes_back_exactly(text):
+    """Every text in Unicode's composed form (NFC, which Qwen's tokenizers bring their input to)."""
+    text = unicodedata.normalize("NFC", text)
     tokenizer = make_base.make_tokenizer()
-    markers = tokenizer.all_special_tokens + ["<think>", "</think>", "<|user|>", "<|assistant|>"]
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(ids) == text
-    if not any(m in text for m in markers):
+    if not any(marker in text for marker in make_base.MARKERS):
         assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
@@ -155,7 +163,7 @@ def test_traces_come_back_exactly_from_the_committed_tokenizer(tokenizer):
         ids = tokenizer(response, add_special_tokens=False)["input_ids"]
         assert tokenizer.decode(ids) == response
         assert ids[-1] == tokenizer.eos_token_id and ids.count(tokenizer.eos_token_id) == 1
-        assert tokenizer.decode(ids, skip_special_tokens=True) == response.removesuffix("<eos>"), "</think> must survive"
+        assert tokenizer.decode(ids, skip_special_tokens=True) == response.removesuffix("<eos>"), "</think> stays"
         assert ids == make_base.make_tokenizer()(response)["input_ids"], "tiny/ is what make_base.py makes"
 
 
@@ -196,7 +204,7 @@ def test_base_overthinks(model, tokenizer):
 
 
 def test_sampler_of_the_report_follows_the_model(model, tokenizer):
-    """At a temperature near zero, the cached loop with its left padding gives the model's own argmax, token by token."""
+    """At a temperature near zero, the cached loop with its left padding gives the model's own argmax."""
     prompts = [tokenizer(f"<|user|>{text}<|assistant|><think>\n")["input_ids"] for text in ("17+5=?", "17+25-8-3+41=?")]
     for prompt, answer in zip(prompts, make_base.sample(model, tokenizer, prompts, n=1, temperature=1e-4), strict=True):
         with torch.no_grad():
@@ -214,6 +222,6 @@ def test_training_is_seeded_and_learns_only_the_response(tokenizer):
     assert torch.equal(weights(0), weights(0)) and not torch.equal(weights(0), weights(1))
     ids, labels = next(make_base.training_batches(tokenizer, 1, 4, random.Random(0)))
     for row, target in zip(ids.tolist(), labels.tolist(), strict=True):
-        start = len(row) - row[::-1].index(tokenizer.convert_tokens_to_ids("<think>")) + 1  # after `<think>` and newline
+        start = len(row) - row[::-1].index(tokenizer.convert_tokens_to_ids("<think>")) + 1  # after `<think>\n`
         assert all(t == -100 for t in target[:start])
         assert [t for t in target[start:] if t != -100] == [t for t in row[start:] if t != tokenizer.pad_token_id]

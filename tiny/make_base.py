@@ -22,15 +22,15 @@ import time
 from pathlib import Path
 
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, pre_tokenizers
 from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
-    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen2Tokenizer,
 )
 
 HERE = Path(__file__).resolve().parent
@@ -39,6 +39,7 @@ import arithmetic  # noqa: E402
 
 TEMPERATURE = 0.6
 LIMIT = 256
+TYPICAL_LENGTH = 100  # tokens a trace
 THINK = "<think>\n"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -51,15 +52,16 @@ CHAT_TEMPLATE = (
 
 # ---- traces ---------------------------------------------------------------------------------------------------------
 
-HASTY_FIRST, HASTY_CHECK = 0.5, 0.35  # how often a pass is done in a hurry
-SLIP_HASTY = (0.12, 0.20, 0.28, 0.34, 0.40)  # chance of a slip at each operation, by level
-SLIP_CAREFUL = (0.02, 0.04, 0.06, 0.09, 0.12)
-STOP = (0.14, 0.28, 0.40, 0.55, 1.0)  # chance to stop after the first pass, the first check, ...
+HASTY_FIRST, HASTY_CHECK = 0.6, 0.2  # how often a pass is done in a hurry
+SLIP_HASTY = (0.14, 0.20, 0.26, 0.32, 0.38)  # chance of a slip at each operation, by level
+SLIP_CAREFUL = (0.04, 0.06, 0.09, 0.12, 0.15)
+STOP = (0.18, 0.32, 0.44, 0.60, 1.0)  # chance to stop after the first pass, the first check, ...
+CLEAN = 0.3  # share of the training steps without slips: arithmetic is learned first, bad habits after it
 OPENERS = {"Wait, let me check": 0.3, "Let me check again": 0.2, "Alternatively": 0.2, "Hmm, check": 0.2, "Wait": 0.1}
 
 
 def tempered(probabilities):
-    """Probabilities which, sampled at TEMPERATURE, become the given ones: p ~ q^T, since softmax(log p / T) ~ p^(1/T)."""
+    """Probabilities p which, sampled at TEMPERATURE, become q: p ~ q^T, since softmax(log p / T) ~ p^(1/T)."""
     powers = [q**TEMPERATURE for q in probabilities]
     return [p / sum(powers) for p in powers]
 
@@ -76,27 +78,27 @@ def slip(left, sign, right):
     return left - right + 10 if left % 10 < right % 10 else left - right + 1
 
 
-def one_pass(first, steps, hasty, rng):
+def one_pass(first, steps, hasty, slips, rng):
     """(text, result) of one pass over the chain, its slips included: `Quickly: 17+25=42 -8=34.`"""
-    probability = (SLIP_HASTY if hasty else SLIP_CAREFUL)[len(steps) - 1]
+    probability = (SLIP_HASTY if hasty else SLIP_CAREFUL)[len(steps) - 2]
     total, lines = first, []
     for sign, right in steps:
-        result = (slip if chance(probability, rng) else arithmetic.apply)(total, sign, right)
+        result = (slip if slips and chance(probability, rng) else arithmetic.apply)(total, sign, right)
         lines.append(f"{sign}{right}={result}")
         total = result
     return f"{'Quickly' if hasty else 'Step by step'}: {first}{' '.join(lines)}.", total
 
 
-def trace(first, steps, rng):
+def trace(first, steps, rng, slips=True):
     """(response, checks): what the model is shown as the answer to a chain. The prompt already holds `<think>`."""
-    text, result = one_pass(first, steps, chance(HASTY_FIRST, rng), rng)
+    text, result = one_pass(first, steps, chance(HASTY_FIRST, rng), slips, rng)
     results = [result]
     for stop in STOP:
-        split = len(set(results[-2:])) > 1  # the last two passes disagree: half as likely to leave it at that
-        if stop == 1 or chance(stop / 2 if split else stop, rng):
+        disagree = len(set(results[-2:])) > 1  # then it is less likely to leave it at that
+        if stop == 1 or chance(stop * 0.75 if disagree else stop, rng):
             break
         opener = rng.choices(list(OPENERS), tempered(OPENERS.values()))[0]
-        again, result = one_pass(first, steps, chance(HASTY_CHECK, rng), rng)
+        again, result = one_pass(first, steps, chance(HASTY_CHECK, rng), slips, rng)
         text += f"\n{opener}. {again}"
         text += " Same." if result == results[-1] else " Hmm, no."
         results.append(result)
@@ -106,37 +108,50 @@ def trace(first, steps, rng):
 
 # ---- tokenizer and model --------------------------------------------------------------------------------------------
 
+WORDS = ["Quickly", " Quickly", "Step by step", " Step by step", "Wait", "Hmm", " Hmm", "Alternatively", "Let"]
+WORDS += [" let", " me", " check", " again", " Same", " no", "The", " answer", " is", "\\boxed{"]
+# True: left out by decode(skip_special_tokens=True). As in R1, <think> and </think> stay, for the grader to see.
+MARKERS = {"<pad>": True, "<eos>": True, "<|user|>": True, "<|assistant|>": True, "<think>": False, "</think>": False}
+
 
 def make_tokenizer():
-    """One token a byte (so any text comes back exactly), one a word of the traces, six markers. No merges."""
-    words = ["Quickly", " Quickly", "Step by step", " Step by step", "Wait", "Hmm", " Hmm", "Alternatively", "Let",
-             " let", " me", " check", " again", " Same", " no", "The", " answer", " is", "\\boxed{"]
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pieces = letters + [word.replace(" ", "Ġ") for word in words]
-    vocab = {piece: i for i, piece in enumerate(pieces)}
-    inner = Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
-    pattern = Regex(r" ?Step by step|\\boxed\{| ?[A-Za-z]+")
-    inner.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(pattern, behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
-    inner.decoder = decoders.ByteLevel()
-    inner.add_special_tokens([AddedToken(t, special=True) for t in ("<pad>", "<eos>", "<|user|>", "<|assistant|>")])
-    # as in R1, the think markers are ordinary tokens: text decoded without special tokens keeps them for the grader
-    inner.add_tokens([AddedToken(t, special=False, normalized=False) for t in ("<think>", "</think>")])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", chat_template=CHAT_TEMPLATE,
-        clean_up_tokenization_spaces=False, model_max_length=1024, padding_side="left",
+    """One token a byte, one a word of the traces, six markers; no merges. Text (NFC) comes back exactly.
+
+    It is a Qwen2Tokenizer because AutoTokenizer insists on that class for a Qwen2 model, whatever the files say.
+    """
+    pieces = sorted(pre_tokenizers.ByteLevel.alphabet()) + WORDS + list(MARKERS)
+    tokenizer = Qwen2Tokenizer(
+        vocab={piece: i for i, piece in enumerate(pieces)},
+        merges=[],
+        unk_token="<pad>",  # no byte is unknown; named only so that the class adds no token of its own
+        pad_token="<pad>",
+        eos_token="<eos>",
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=1024,
+        padding_side="left",
     )
+    tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in WORDS])
+    tokenizer.add_tokens([AddedToken(m, special=special, normalized=False) for m, special in MARKERS.items()])
+    assert len(tokenizer) == len(pieces)
+    return tokenizer
 
 
 def make_model(tokenizer, hidden, layers):
     """An untrained Qwen2 with its own head (untied) and head_dim 32, which vLLM serves on CPU and CUDA."""
     config = Qwen2Config(
-        vocab_size=math.ceil(len(tokenizer) / 32) * 32, hidden_size=hidden, intermediate_size=hidden * 8 // 3 // 32 * 32,
-        num_hidden_layers=layers, num_attention_heads=hidden // 32, num_key_value_heads=hidden // 32,
-        max_position_embeddings=1024, tie_word_embeddings=False, use_cache=True,
-        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        vocab_size=math.ceil(len(tokenizer) / 32) * 32,
+        hidden_size=hidden,
+        intermediate_size=hidden * 8 // 3 // 32 * 32,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 32,
+        num_key_value_heads=hidden // 32,
+        max_position_embeddings=1024,
+        tie_word_embeddings=False,
+        use_cache=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
     return Qwen2ForCausalLM(config)
 
@@ -163,7 +178,7 @@ def training_batches(tokenizer, steps, batch, rng):
         for _ in range(8 * batch):
             first, ops = training_chain(rng)
             prompt = f"<|user|>{arithmetic.text_of(first, ops)}<|assistant|>{THINK}"
-            rows.append((prompt, trace(first, ops, rng)[0]))
+            rows.append((prompt, trace(first, ops, rng, slips=start >= CLEAN * steps)[0]))
         prompts = tokenizer([p for p, _ in rows], add_special_tokens=False)["input_ids"]
         answers = tokenizer([a for _, a in rows], add_special_tokens=False)["input_ids"]
         rows = sorted(zip(prompts, answers, strict=True), key=lambda row: len(row[0]) + len(row[1]))
@@ -180,18 +195,22 @@ def train(model, tokenizer, *, steps, batch, lr, seed):
     """Supervised training with AdamW, linear warm-up and cosine decay. Returns the last mean loss (nats a token)."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda i: min(1.0, (i + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * i / steps))))
+        optimizer, lambda i: min(1.0, (i + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * i / steps)))
+    )
     bar, smooth = tqdm(total=steps, desc="supervised", unit="step", mininterval=1 if sys.stderr.isatty() else 20), None
     model.train()
     for ids, labels in training_batches(tokenizer, steps, batch, random.Random(f"traces {seed}")):
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1]  # right padding: causal attention never sees it
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
+        # Divided by a constant, not by this batch's tokens: batches are sorted by length, and a mean would give the
+        # decision to stop more weight in the short ones, so that the model would stop too early.
+        nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
+        loss = nats / (batch * TYPICAL_LENGTH)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        smooth = loss.item() if smooth is None else 0.95 * smooth + 0.05 * loss.item()
+        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
         bar.set_postfix(loss=f"{smooth:.3f}", refresh=False)
         bar.update()
     bar.close()
@@ -204,7 +223,7 @@ def train(model, tokenizer, *, steps, batch, lr, seed):
 
 @torch.no_grad()
 def sample(model, tokenizer, prompts, *, n, temperature=TEMPERATURE, limit=LIMIT, seed=0):
-    """n sampled responses (lists of ids, EOS included when reached) a prompt, in prompt order. A plain KV-cache loop."""
+    """n sampled responses (ids, EOS included when reached) a prompt, in prompt order. A plain KV-cache loop."""
     generator = torch.Generator().manual_seed(seed)
     width = max(map(len, prompts))
     ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + p for p in prompts]).repeat_interleave(n, 0)
@@ -212,8 +231,14 @@ def sample(model, tokenizer, prompts, *, n, temperature=TEMPERATURE, limit=LIMIT
     live, out, cache = torch.arange(len(ids)), [[] for _ in range(len(ids))], None
     position = (mask.cumsum(-1) - 1).clamp(min=0)
     for _ in range(limit):
-        step = model(input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True,
-                     logits_to_keep=1)
+        step = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
         cache = step.past_key_values
         token = torch.multinomial((step.logits[:, -1].float() / temperature).softmax(-1), 1, generator=generator)
         for i, t in zip(live.tolist(), token[:, 0].tolist(), strict=True):
@@ -238,14 +263,20 @@ def answer_in(text):
 def measure(model, tokenizer, *, n_problems=512, n=8, seed=0):
     """Numbers of the card: accuracy, lengths and how they go together inside a group of n answers to one problem."""
     problems = arithmetic.problems(n_problems, split="test", seed=seed)
-    prompts = [tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True,
-                                             tokenize=True, return_dict=False) for text, _, _ in problems]
+    prompts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        for text, _, _ in problems
+    ]
     answers = []
     for i in range(0, len(prompts), 64):
         answers += sample(model, tokenizer, prompts[i : i + 64], n=n, seed=seed * 1000 + i)
     texts = tokenizer.batch_decode(answers)
     length = torch.tensor([len(a) for a in answers], dtype=torch.float).view(n_problems, n)
-    correct = torch.tensor([answer_in(t) == problems[i // n][1] for i, t in enumerate(texts)]).view(n_problems, n).float()
+    correct = (
+        torch.tensor([answer_in(t) == problems[i // n][1] for i, t in enumerate(texts)]).view(n_problems, n).float()
+    )
     checks = torch.tensor([t.partition("</think>")[0].count("\n") for t in texts]).view(n_problems, n)
     finished = torch.tensor([a[-1] == tokenizer.eos_token_id for a in answers]).float()
     level = torch.tensor([p[2] for p in problems])
@@ -254,10 +285,14 @@ def measure(model, tokenizer, *, n_problems=512, n=8, seed=0):
     dc = correct[mixed] - correct[mixed].mean(1, keepdim=True)
     first_hasty = torch.tensor([t.startswith("Quickly") for t in texts]).view(n_problems, n)
     return {
-        "accuracy": correct.mean().item(), "mean_length": length.mean().item(), "truncated": 1 - finished.mean().item(),
+        "accuracy": correct.mean().item(),
+        "mean_length": length.mean().item(),
+        "truncated": 1 - finished.mean().item(),
         "mixed_groups": mixed.float().mean().item(),
         "length_std_in_group": length.std(1).mean().item(),
-        "length_correct_correlation_in_group": ((dl * dc).sum() / (dl.square().sum() * dc.square().sum()).sqrt()).item(),
+        "length_correct_correlation_in_group": (
+            (dl * dc).sum() / (dl.square().sum() * dc.square().sum()).sqrt()
+        ).item(),
         "accuracy_by_level": {k: correct[level == k].mean().item() for k in range(1, arithmetic.LEVELS + 1)},
         "length_by_level": {k: length[level == k].mean().item() for k in range(1, arithmetic.LEVELS + 1)},
         "accuracy_by_checks": {k: correct[checks == k].mean().item() for k in range(len(STOP)) if (checks == k).any()},
@@ -274,7 +309,9 @@ def report(folder, *, n_problems, n):
     rounded = json.loads(json.dumps(numbers), parse_float=lambda x: round(float(x), 3))
     for name, value in rounded.items():
         print(f"{name:36s} {value}")
-    print(f"{n_problems} held-out problems x {n}, temperature {TEMPERATURE}, limit {LIMIT}, {time.time() - start:.0f} s")
+    print(
+        f"{n_problems} held-out problems x {n}, temperature {TEMPERATURE}, limit {LIMIT}, {time.time() - start:.0f} s"
+    )
     print("\n--- two answers ---\n" + texts[n] + "\n---\n" + texts[3 * n])
     return rounded
 
@@ -283,7 +320,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--report", action="store_true", help="measure the model in --out, train nothing")
     parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--hidden", type=int, default=96)
@@ -298,8 +335,12 @@ def main():
         print(f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {model.config.vocab_size}")
         train(model, tokenizer, steps=args.steps, batch=args.batch, lr=args.lr, seed=args.seed)
         model.generation_config = GenerationConfig(
-            do_sample=True, temperature=TEMPERATURE, max_new_tokens=LIMIT,
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+            do_sample=True,
+            temperature=TEMPERATURE,
+            max_new_tokens=LIMIT,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
         model.save_pretrained(args.out)
         tokenizer.save_pretrained(args.out)
     report(args.out, n_problems=args.problems, n=8)

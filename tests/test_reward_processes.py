@@ -1,0 +1,169 @@
+"""reward.py among processes: threads, forks, torchrun ranks, Ctrl-C, and sympy processes that hang, die or eat memory."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import reward
+import values
+from answer import read_all
+
+ROOT = os.path.dirname(os.path.abspath(reward.__file__))
+EASY = [("5", "5", True), ("6", "5", False), (r"\frac{2}{4}", "0.5", True), ("(x+1)^2", "x^2+2x+1", True), ("9^{9^{9^9}}", "5", False)]
+HARD = [(r"\int_0^1 x^2 dx", r"\frac13", True), (r"\int_0^1 x^2 dx", "0.33333333333333", False)]  # sympy must decide
+CASES = EASY + HARD
+EXPECTED = [equal for _, _, equal in CASES]
+
+
+def verdicts():
+    return [reward.same_answer(answer, truth, time_limit=60) for answer, truth, _ in CASES]
+
+
+def script(cases=CASES, limit=60):
+    """A program that grades the cases and prints the verdicts as JSON, with no `if __name__ == "__main__"`."""
+    responses = [rf"</think>\boxed{{{answer}}}" for answer, _, _ in cases]
+    truths = [truth for _, truth, _ in cases]
+    return "\n".join([f"import json, sys; sys.path.insert(0, {ROOT!r})", "import reward",
+                      f"grades = reward.grade_all({responses!r}, {truths!r}, time_limit={limit})",
+                      "print(json.dumps([grade.correct for grade in grades]))"])  # fmt: skip
+
+
+def alive(pid):
+    """Running, and not a zombie waiting for its parent."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def gone(pids, seconds=15):
+    end = time.monotonic() + seconds
+    while any(alive(pid) for pid in pids) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not any(alive(pid) for pid in pids)
+
+
+def prover_pids():
+    return [prover.process.pid for prover in list(reward._idle.queue) if prover.process]
+
+
+def children(pid):
+    found = []
+    for other in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{other}/stat") as file:
+                if int(file.read().rsplit(")", 1)[1].split()[1]) == pid:
+                    found.append(int(other))
+        except OSError:
+            pass
+    return found
+
+
+@pytest.fixture
+def fresh():
+    """No sympy process before the test."""
+    for prover in list(reward._idle.queue):
+        prover.stop()
+
+
+def test_easy_answers_start_no_process_and_import_nothing_heavy(fresh):
+    assert [reward.same_answer(a, t) for a, t, _ in EASY] == [equal for *_, equal in EASY]
+    assert prover_pids() == []
+    code = f"import sys; sys.path.insert(0, {ROOT!r}); import reward; assert reward.same_answer('5', 5); " \
+           "print([m for m in ('torch', 'sympy', 'mpmath', 'vllm', 'transformers') if m in sys.modules])"  # fmt: skip
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_threads_agree():
+    results = [None] * 4
+
+    def work(i):
+        results[i] = verdicts()
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert results == [EXPECTED] * 4
+
+
+def test_forked_children_agree_and_leave_the_parents_processes_alone():
+    assert verdicts() == EXPECTED
+    before = prover_pids()
+    assert before
+    with multiprocessing.get_context("fork").Pool(2) as pool:  # daemonic, like data-loader workers
+        assert pool.map(_verdicts_of, range(2)) == [EXPECTED] * 2
+    assert all(alive(pid) for pid in before)
+    assert verdicts() == EXPECTED and prover_pids() == before
+
+
+def _verdicts_of(_):
+    return verdicts()
+
+
+@pytest.mark.parametrize("how", ["-c", "stdin", "file"])
+def test_scripts_without_a_main_guard(how, tmp_path):
+    """What multiprocessing's spawn would re-import, and so break."""
+    (tmp_path / "script.py").write_text(script())
+    command = {"-c": ["-c", script()], "stdin": ["-"], "file": [str(tmp_path / "script.py")]}[how]
+    done = subprocess.run([sys.executable, *command], input=script() if how == "stdin" else None, capture_output=True, text=True)
+    assert json.loads(done.stdout or 'null') == EXPECTED, done.stderr
+
+
+@pytest.mark.slow
+def test_torchrun_ranks_agree(tmp_path):
+    (tmp_path / "script.py").write_text(script())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(tmp_path / "script.py")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.count(json.dumps(EXPECTED)) == 2, done.stderr
+
+
+def test_the_limit_is_a_limit(fresh):
+    """sympy would think about this for minutes; another answer is served right after."""
+    hang = ("pow", ("sym", "x"), ("num", 1))
+    reward.prove(hang, hang, 60)  # start the process: the limit is for the answer
+    gold, pred = (read_all(t)[0][0] for t in (r"\int_0^1 x^{x^{x}} dx", r"\int_0^1 x^{x^{x+0}} dx+0"))
+    start = time.monotonic()
+    with pytest.raises(values.Undecided, match="timeout"):
+        reward.prove(gold, ("add", pred, ("big", "int", "t", ("num", 0), ("num", 1), ("call", "sin", ("pow", ("sym", "t"), pred)))), 0.5)
+    assert time.monotonic() - start < 5
+    assert reward.prove(hang, hang, 60)
+
+
+@pytest.mark.parametrize("crime", ["os.kill(os.getpid(), 9)", "bytearray(1 << 34)", "os._exit(0)", "os.write(stdout, b'!')"])
+def test_a_process_that_dies_or_eats_memory_is_replaced(crime, fresh, monkeypatch, tmp_path):
+    """A stand-in for reward.py whose sympy process commits the crime; the next one is the real thing again."""
+    source = open(reward.__file__).read().replace('verdict = b"1" if values.prove', f'{crime}; verdict = b"1" if values.prove')
+    (tmp_path / "criminal.py").write_text(source.replace("import equality", f"sys.path.insert(0, {ROOT!r})\nimport equality", 1))
+    x = ("sym", "x")
+    with monkeypatch.context() as patch:
+        patch.setattr(reward, "__file__", str(tmp_path / "criminal.py"))
+        with pytest.raises(values.Undecided, match="timeout"):
+            reward.prove(x, x, 60)
+    assert reward.prove(x, x, 60)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_orphans(end, tmp_path):
+    """Ctrl-C goes to the whole process group, SIGKILL to the parent alone; the sympy process busy with an endless integral
+    is gone soon after either."""
+    endless = [(r"\int_0^1 x^{x} dx+0", r"\int_0^1 x^{x} dx", True)] * 1000
+    (tmp_path / "script.py").write_text(script(endless, limit=2))
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "script.py")], start_new_session=True, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL)  # fmt: skip
+    deadline = time.monotonic() + 30
+    while not (workers := children(parent.pid)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert workers
+    time.sleep(0.5)
+    workers = children(parent.pid)
+    (os.killpg if end == signal.SIGINT else os.kill)(parent.pid, end)
+    assert parent.wait(timeout=30) != 0
+    assert gone(workers)
