@@ -170,16 +170,33 @@ def test_mistakes_get_one_line_and_exit_code_2(capsys, tmp_path, flags, message)
     (["aime"], "nowhere/aime.parquet: no such file"),
 ])
 def test_data_mistakes(plain_file, tmp_path, datasets, message):
-    class Words:
-        chat_template, bos_token_id = "", None
-
-        def __call__(self, texts, add_special_tokens):
-            return {"input_ids": [[1] * len(text) for text in texts]}
-
     names = tuple(d.format(tmp=tmp_path) for d in datasets)
     cfg = evaluation.Config(datasets=names, data_dir="nowhere", template=False)
     with pytest.raises(ValueError, match=message):
         evaluation.load_sets(cfg, Words())
+
+
+class Words:
+    chat_template, bos_token_id = "", None
+
+    def __call__(self, texts, add_special_tokens):
+        return {"input_ids": [[1] * len(text) for text in texts]}
+
+
+def test_rows_without_an_answer_stop_the_run_or_are_left_out_and_counted(tmp_path):
+    rows = [{"problem": "q", "answer": a} for a in (1, None, 2, "", 3)]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    cfg = evaluation.Config(datasets=(str(tmp_path / "own.jsonl"),), template=False)
+    with pytest.raises(ValueError, match="row 1, column 'answer': no answer .*--skip-unanswered"):
+        evaluation.load_sets(cfg, Words())
+    problems, _, (note,) = evaluation.load_sets(dataclasses.replace(cfg, skip_unanswered=True), Words())
+    assert [p.answer for p in problems] == [1, 2, 3] and "2 rows without an answer" in note
+
+
+def test_progress_in_a_log_file_is_a_line_now_and_then(capsys):
+    evaluate(progress=True, chunk=1)
+    err = capsys.readouterr().err  # pytest's is no terminal
+    assert err.count("evaluate") <= 2
 
 
 # ---------------------------------------------------------------------------------------------------- the whole command
@@ -247,6 +264,7 @@ def test_command_from_end_to_end_and_after_a_kill(tiny_model, tmp_path, capsys):
     again = json.loads(files(tmp_path / "out")["results.json"])
     lengths = [a["length"] for a in map(json.loads, lines) if a["source"] == "own"]
     assert again["exceed"]["own"] == np.mean([n > 10 for n in lengths]) and again["exceed"]["tokens"] == 10
+    assert "AES against" in capsys.readouterr().out
     assert again["aes"]["constants"] == {"a": 1, "b": 3, "c": 10} and again["sets"] == results["sets"]
 
 
@@ -277,12 +295,15 @@ def test_output_and_reference_mistakes(tiny_model, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "answers.jsonl").write_text("")
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "results.json").write_text('{"sets": {}}')
     (tmp_path / "model").mkdir()
     shutil.copy(Path(tiny_model) / "config.json", tmp_path / "model")
     for flags, message in [
         (["--output-dir", str(tmp_path / "file")], "file cannot be used"),
         (["--output-dir", str(tmp_path / "strange")], "holds answers but no config.json"),
         (["--reference", str(tmp_path / "gone")], "gone: no results.json there"),
+        (["--reference", str(tmp_path / "half")], "not the results of an evaluation"),
         (["--max-prompt-tokens", "2"], "none of 7 prompts fits in 2 tokens, the shortest has 6"),
         (["--model", str(tmp_path / "model")], "no tokenizer at"),
     ]:

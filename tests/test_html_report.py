@@ -246,7 +246,9 @@ def test_in_a_real_browser(browser, directories, width):
     assert filtered(search="<img src").startswith(f"{sum('<img src' in p.prompt for p in PROBLEMS) * 2 + 2} pairs")
     texts = run("return [...document.querySelectorAll('#answers pre')].map(p => p.innerText).join()")
     assert '<img src=x onerror="window.hacked = 1">' in texts
-    assert filtered(search="", against="-1", outcome="right") == "14 answers: 50.0 tokens on average"
+    assert filtered(search="", against="-1", outcome="right", length="") == "14 answers: 50.0 tokens on average"
+    assert filtered(length="shorter") == "7 answers: 40.0 tokens on average"
+    filtered(length="", outcome="")
     marked = run("return [...document.querySelector('#answers pre').querySelectorAll('mark')].map(m => m.textContent)")
     assert marked[:3] == ["Wait", "wait", "Recheck"]
     assert run("return window.hacked") is None
