@@ -40,9 +40,9 @@ def draw(logits_BV, uniform_B, temperature, top_p=1.0):
     else:
         cdf_BV = logp_BV.exp().cumsum(-1)
         mass_B = cdf_BV[:, -1:]  # 1 up to rounding, and the rounding matters to u near 1
-    # The first token whose cdf exceeds u * mass. Kept below mass, so that such a token exists and is a possible one.
-    threshold_B = torch.minimum(uniform_B[:, None] * mass_B, torch.nextafter(mass_B, torch.zeros_like(mass_B)))
-    token_B = torch.searchsorted(cdf_BV, threshold_B, right=True)
+    # The first token whose cdf exceeds u * mass. There is one, and a possible one: u <= 1 - 2^-24 (24 random bits), and
+    # times that, every float32 rounds to a smaller one.
+    token_B = torch.searchsorted(cdf_BV, uniform_B[:, None] * mass_B, right=True)
     drawn_B = logp_BV.gather(-1, token_B)
     if top_p < 1:
         return order_BV.gather(-1, token_B)[:, 0], (drawn_B - mass_B.log())[:, 0]

@@ -20,8 +20,10 @@ from rich.table import Table
 from tqdm import tqdm
 
 import checkpoint
+import html_report
 import plots
 from eval import decode
+from results import write_answers, write_problems
 
 SAMPLED_GROUPS = 2  # whole groups of answers kept a step: credit only makes sense beside the rest of its group
 
@@ -56,14 +58,15 @@ class Run:
         steps = checkpoint.list_steps(self.dir)
         return bool(steps and self.evaluations) and steps[-1] >= self.cfg.steps <= self.evaluations[-1]["step"]
 
-    def begin(self, done):
-        """Before the first step: forget what the checkpoint (`done` steps) does not know, save what runs."""
+    def begin(self, done, held_out):
+        """Before the first step: forget what the checkpoint (`done` steps) does not know, save what runs on what."""
         self.evaluations = [e for e in self.evaluations if done and e["step"] <= done]
         if not self.main:
             return
         self.dir.mkdir(parents=True, exist_ok=True)
         for name in ("metrics.jsonl", "evals.jsonl", "samples.jsonl"):
             checkpoint.keep_lines_until(self.dir / name, done or -1)
+        write_problems(self.dir / "problems.jsonl", held_out)
         (self.dir / "config.json").write_text(_to_json(dataclasses.asdict(self.cfg) | {"about": _about()}) + "\n")
         self.say(f"{'going on from step ' + str(done) if done else 'training'} in {self.dir}")
 
@@ -91,6 +94,8 @@ class Run:
         self.evaluations.append(record)
         if self.main:
             checkpoint.append_lines(self.dir / "evals.jsonl", [record])
+            if step in (0, self.cfg.steps):  # to read side by side, in report.html
+                write_answers(self.dir / f"answers_{'after' if step else 'before'}.jsonl", result.answers)
         self.say(
             f"step {step:>4}  held out: accuracy {result.accuracy:.1%} +- {result.accuracy_se:.1%}, "
             f"mean length {result.mean_length:.1f} tokens, cut off {result.truncated:.1%}  ({result.seconds:.0f} s)"
@@ -145,6 +150,8 @@ class Run:
         print_before_after(before, after, self.cfg.lam)
         plots.training_curves(self.dir, self.dir / "curves.png")
         plots.before_after(before, after, self.dir / "before_after.png")
+        html_report.write([self.dir], self.dir / "report.html")
+        self.say(f"report to open in a browser: {self.dir / 'report.html'}")
         self.say(f"plots: {self.dir / 'before_after.png'}, {self.dir / 'curves.png'}")
         self.say(f"model: {checkpoint.newest(self.dir)}   numbers: {self.dir / 'metrics.jsonl'}")
 

@@ -5,10 +5,10 @@ r"""reward.py - is the final answer of a response correct? A yes or no that text
 
 A ladder; each rung is cheap, and decides what it can:
     1 extract    the text after the last </think>, in it the last \boxed{...} with balanced braces   reward.py
-    2 strings    equal as they stand, as whole numbers, or after cleaning                            spelling.py
-    3 read       both become small trees, to the last character, or the answer is unreadable         answer.py
-    4 structure  units, lists, tuples, intervals, matrices, equations: item by item                  equality.py
-    5 numbers    exact fractions; other expressions at several points, guarded                       values.py
+    2 strings    equal as they stand, as whole numbers, or after cleaning                            answer/spelling.py
+    3 read       both become small trees, to the last character, or the answer is unreadable         answer/grammar.py
+    4 structure  units, lists, tuples, intervals, matrices, equations: item by item                  answer/equality.py
+    5 numbers    exact fractions; other expressions at several points, guarded                       answer/values.py
     6 algebra    sympy, for sums and integrals whose values agree and want a proof, in a process one can kill
 
 Text is never evaluated. Rungs 1 to 5 are bounded by construction (length, depth, magnitude, number of steps), in any
@@ -28,11 +28,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from multiprocessing.connection import wait
 
-import equality
-import values
-from answer import read_all
-from spelling import Unreadable, clean, squash
-from values import Budget, Undecided
+from answer import equality, values
+from answer.grammar import read_all
+from answer.spelling import Unreadable, clean, squash
+from answer.values import Budget, Undecided
 
 Grade = namedtuple("Grade", "correct reason answer")
 
@@ -115,16 +114,22 @@ def judge(answer, truth, prove):
         return "correct" if int(answer) == int(truth) else "wrong"
     if max(len(answer), len(truth)) > MAX_CHARS:
         return "too_long"
+    try:
+        return read_and_compare(answer, truth, prove)
+    except Unreadable:
+        return "unreadable"
+    except RecursionError:  # trees are shallow: the caller's own stack was nearly full
+        return "undecided"
+
+
+def read_and_compare(answer, truth, prove):
     text, (gold_text, gold_readings) = clean(answer), understand(truth)
     short = squash(text)
     if short and (short == gold_text or len(short) > 2 and short.isalpha() and short.lower() == gold_text.lower()):
         return "correct"
-    try:
-        return compare(gold_readings, read_all(text), Budget(prove)) if gold_readings else "unreadable"
-    except Unreadable:
+    if not gold_readings:
         return "unreadable"
-    except RecursionError:  # trees are shallow; the caller's own stack was nearly full
-        return "undecided"
+    return compare(gold_readings, read_all(text), Budget(prove))
 
 
 def compare(gold_readings, pred_readings, budget):

@@ -50,7 +50,7 @@ def train(cfg, world):
         sampler = make_sampler(cfg, model, path, tokenizer, world)
     policy, optimizer = set_up(model, cfg, world)
     done = checkpoint.restore_optimizer(path, model, optimizer) if path != cfg.model else 0
-    run.begin(done)
+    run.begin(done, held_out[0])
 
     def evaluation(step):
         run.log_evaluation(step, evaluate(sampler, *held_out, tokenizer=tokenizer, **evaluation_settings(cfg, world)))
@@ -257,6 +257,7 @@ def evaluation_settings(cfg, world):
         "seed": cfg.seed,
         "rank": world.rank,
         "world_size": world.size,
+        "chunk": 128 // world.size or 1,  # problems a call of the sampler: many rows at once, yet work for every rank
     }
 
 

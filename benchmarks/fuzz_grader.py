@@ -1,7 +1,6 @@
 """benchmarks/fuzz_grader.py [seconds] [seed] - mutated answers against mutated golds: no exception, no hang, a reason.
 
-Also checks that every text is its own equal, that a response with it in a box is graded like the bare answer, and prints the
-slowest cases. What it found is a test in tests/test_reward.py.
+Also checks that every text is its own equal, and prints the slowest cases. What it found is now a test.
 """
 
 import os
@@ -34,7 +33,11 @@ def mutate(text, rng, seeds):
         elif kind == 3:
             text = text[:i] + rng.choice(seeds) + text[j:]
         else:
-            text = text[:i] + chr(rng.choice((rng.randrange(32, 127), rng.randrange(0x300, 0x3000), rng.randrange(32)))) + text[j:]
+            text = (
+                text[:i]
+                + chr(rng.choice((rng.randrange(32, 127), rng.randrange(0x300, 0x3000), rng.randrange(32))))
+                + text[j:]
+            )
     return text[:3000]
 
 

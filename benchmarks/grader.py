@@ -64,9 +64,16 @@ def measure(name, grader, cases):
         seconds.append(time.process_time() - start)
         worst = max(worst, time.perf_counter() - begun)
         right, accepted, refused = right + (verdict == equal), accepted + (verdict > equal), refused + (verdict < equal)
-    return {"grader": name, "cases": len(cases), "accuracy": round(right / len(cases), 4), "false_positives": accepted,
-            "false_negatives": refused, "per_cpu_second": round(len(cases) / sum(seconds)),
-            "median_ms": round(1e3 * statistics.median(seconds), 4), "worst_wall_s": round(worst, 3)}
+    return {
+        "grader": name,
+        "cases": len(cases),
+        "accuracy": round(right / len(cases), 4),
+        "false_positives": accepted,
+        "false_negatives": refused,
+        "per_cpu_second": round(len(cases) / sum(seconds)),
+        "median_ms": round(1e3 * statistics.median(seconds), 4),
+        "worst_wall_s": round(worst, 3),
+    }
 
 
 def batch(cases, n=1024, seed=1):
@@ -74,9 +81,14 @@ def batch(cases, n=1024, seed=1):
     chosen = random.Random(seed).choices(cases, k=n)
     thinking = "so it goes " * 300
     responses = [f"<think>{thinking}</think>\n\nThe answer is $\\boxed{{{answer}}}$." for _, answer, _ in chosen]
-    start = time.perf_counter()
+    start, begun = time.process_time(), time.perf_counter()
     grades = reward.grade_all(responses, [gold for gold, _, _ in chosen])
-    return {"grade_all": n, "seconds": round(time.perf_counter() - start, 3), "correct": sum(g.correct for g in grades)}
+    return {
+        "grade_all": n,
+        "wall_s": round(time.perf_counter() - begun, 3),
+        "cpu_s": round(time.process_time() - start, 3),
+        "correct": sum(grade.correct for grade in grades),
+    }
 
 
 def main():

@@ -42,10 +42,11 @@ def table(records):
     ]
     for r in records:
         old, new = r["before"], r["after"]
+        change = new["mean_length"] / old["mean_length"] - 1
         lines.append(
             f"| {r['lam']:g} | {r['seed']} | {100 * old['accuracy']:.1f} ± {100 * old['accuracy_se']:.1f} "
             f"| {100 * new['accuracy']:.1f} ± {100 * new['accuracy_se']:.1f} | {old['mean_length']:.1f} "
-            f"| {new['mean_length']:.1f} | {100 * (new['mean_length'] / old['mean_length'] - 1):+.0f} % | {r['seconds']} |"
+            f"| {new['mean_length']:.1f} | {100 * change:+.0f} % | {r['seconds']} |"
         )
     return "\n".join(lines)
 

@@ -1,5 +1,5 @@
 r"""What counts as the same answer: a table to be read aloud. Each row is a gold answer, then answers equal to it (or,
-in DIFFERENT, answers that must not be). Written by hand; the rules are in spelling.py, answer.py and equality.py."""
+in DIFFERENT, answers that must not be). Written by hand; the rules are in answer/."""
 
 SAME = {
     "integers": [
@@ -237,7 +237,7 @@ DIFFERENT = {
         (r"\frac{1}{3}", "0.333", "0.33333333333333"),
         ("12345678901234567890123", "12345678901234567890124", "1.2345678901234568e22"),
         ("9007199254740993", "9007199254740992", "9007199254740992.0"),
-        ("5", r"5\%", "0.05", "500"),
+        ("5", r"5\%", "0.05", "500", "|5,6|", "abs(5,6)", r"\lfloor 5, 6 \rfloor", "max(5,6)", "|5"),
         ("0.5", "50", "0.005"),
         ("1.70e4", "1.7", "1.7e5", "17"),
         ("0", "5x-5x+1", "", "o"),

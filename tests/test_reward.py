@@ -1,4 +1,4 @@
-"""reward.py: extraction, truths, reasons, properties, attacks. The table of answers is tested in test_reward_cases.py."""
+"""reward.py: extraction, truths, reasons, properties, attacks. The table of answers: test_reward_cases.py."""
 
 import os
 import sys
@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 import reward
 from reward import REASONS, Grade, grade, grade_all, last_boxed, same_answer
 
+settings.register_profile("reward", deadline=None, max_examples=50)  # a busy machine is no failure
+settings.load_profile("reward")
+
 
 @pytest.mark.parametrize(
     "text, box",
@@ -20,7 +23,8 @@ from reward import REASONS, Grade, grade, grade_all, last_boxed, same_answer
         (r"\boxed{5}", "5"), (r"a \boxed{1} b \boxed{2} c", "2"), (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"), ("5", None),
         (r"\boxed{\{1,2\}}", r"\{1,2\}"), (r"\boxed{5}}", "5"), (r"{{\boxed{5}", "5"), (r"\boxed{5", None),
         (r"\boxed{5} and \boxed{6", "5"), (r"\boxed{a \boxed{b} c}", r"a \boxed{b} c"), (r"\boxed {7}", "7"),
-        (r"\boxed{\boxed{5}", "5"), (r"\boxed 5", None), (r"\boxed{}", ""), (r"\\boxed{3}", "3"), (r"\boxed{ \} }", r" \} "),
+        (r"\boxed{\boxed{5}", "5"), (r"\boxed 5", None), (r"\boxed{}", ""), (r"\\boxed{3}", "3"), (r"\boxed{ \} }",
+        r" \} "),
         ("\\boxed{a\nb}", "a\nb"), (r"\boxed{1}\boxed{\text{x{y}z}}", r"\text{x{y}z}"),
     ],
 )  # fmt: skip
@@ -114,8 +118,10 @@ def latex(value):
 @given(NUMBERS)
 def test_a_number_equals_itself_in_every_wrapper(value):
     text = latex(value)
-    for wrapped in ("${}$", r"\({}\)", " {} ", "x={}", r"\left({}\right)", "{}.", r"\text{{{}}}" if "\\" not in text else "{}",
-                    r"{}\text{{ cm}}", r"{}^\circ", r"\boxed{{{}}}", "+{}" if value >= 0 else "{}", r"\,{}\;"):  # fmt: skip
+    for wrapped in ("${}$", r"\({}\)", " {} ", "x={}", r"\left({}\right)", "{}.",
+                    r"\text{{{}}}" if "\\" not in text else "{}",
+                    r"{}\text{{ cm}}", r"{}^\circ", r"\boxed{{{}}}", "+{}" if value >= 0 else "{}",
+                    r"\,{}\;"):  # fmt: skip
         assert same_answer(wrapped.format(text), text), wrapped
     assert same_answer(f"{Fraction(value).numerator}/{Fraction(value).denominator}", text)
 
@@ -128,7 +134,10 @@ def test_different_numbers_are_different(a, b):
 
 @given(NUMBERS, st.integers(1, 40))
 def test_no_perturbation_is_small_enough(value, digits):
-    for perturbed in (Fraction(value) + Fraction(1, 10**digits), Fraction(value) * (1 + Fraction(1, 10**digits)) + (value == 0)):
+    for perturbed in (
+        Fraction(value) + Fraction(1, 10**digits),
+        Fraction(value) * (1 + Fraction(1, 10**digits)) + (value == 0),
+    ):
         assert not same_answer(latex(perturbed), latex(value))
     assert not same_answer(rf"{latex(value)}+10^{{-{digits}}}\pi", latex(value))
 
@@ -150,10 +159,22 @@ def random_expression(rng, depth=3):
     if depth == 0:
         return rng.choice([x, y, sympy.Integer(rng.randint(1, 9)), sympy.Rational(rng.randint(1, 9), 7), sympy.pi])
     a, b = random_expression(rng, depth - 1), random_expression(rng, depth - 1)
-    return rng.choice([a + b, a - b, a * b, a / (1 + b**2), a**2, sympy.sqrt(1 + a**2), sympy.sin(a), sympy.exp(-(b**2)), sympy.Abs(a)])
+    return rng.choice(
+        [
+            a + b,
+            a - b,
+            a * b,
+            a / (1 + b**2),
+            a**2,
+            sympy.sqrt(1 + a**2),
+            sympy.sin(a),
+            sympy.exp(-(b**2)),
+            sympy.Abs(a),
+        ]
+    )
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(20))
 def test_expressions_as_sympy_prints_them(seed):
     """sympy is the oracle twice over: it prints one expression in two forms, and two expressions that differ."""
     import random
@@ -164,19 +185,25 @@ def test_expressions_as_sympy_prints_them(seed):
     expression = random_expression(rng)
     for form in (sympy.expand, sympy.factor, sympy.together):
         assert same_answer(sympy.latex(form(expression)), sympy.latex(expression)), (form, expression)
-    for other in (expression + sympy.Rational(1, 10**12), -expression - 1, expression.subs(sympy.Symbol("x", real=True), sympy.Symbol("z", real=True) + 2) + 1):
+    for other in (
+        expression + sympy.Rational(1, 10**12),
+        -expression - 1,
+        expression.subs(sympy.Symbol("x", real=True), sympy.Symbol("z", real=True) + 2) + 1,
+    ):
         at = dict(zip(sympy.symbols("x y z", real=True), (0.3, 1.7, -1.9), strict=True))
         if abs(sympy.N((other - expression).subs(at), 30)) > 1e-15:
             assert not same_answer(sympy.latex(other), sympy.latex(expression)), (other, expression)
 
 
 PIECES = list(r"\{}()[]^_$&|,;:!%'~<>=+-*/. 0123456789abefhinorstxy½²√π∞≤") + [
-    r"\frac", r"\sqrt", r"\text{", r"\left", r"\boxed{", r"\begin{pmatrix}", r"\end{pmatrix}", r"\sum_{k=1}^", r"\infty", r"\cup",
-    r"\sin", r"\log", r"\pm", r"\{", r"\}", r"\lfloor", r"\choose", r"\overline{", r"\in", "and", "million", r"\%", r"^\circ"]  # fmt: skip
+    r"\frac", r"\sqrt", r"\text{", r"\left", r"\boxed{", r"\begin{pmatrix}", r"\end{pmatrix}", r"\sum_{k=1}^",
+    r"\infty", r"\cup",
+    r"\sin", r"\log", r"\pm", r"\{", r"\}", r"\lfloor", r"\choose", r"\overline{", r"\in", "and", "million", r"\%",
+    r"^\circ"]  # fmt: skip
 TRUTHS = ["5", r"\frac12", "x+1", "(1,2)", "1,2", "x<5", "y=2x", r"\text{east}", r"\sqrt{2}"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join), st.sampled_from(TRUTHS))
 def test_any_text_gets_a_reason(text, truth):
     answer = reward.grade_answer(text, truth, lambda gold, pred: False)
@@ -186,25 +213,34 @@ def test_any_text_gets_a_reason(text, truth):
 
 
 # ------------------------------------------------------------------------------------------------------------- attacks
-FUZZED = [  # crashes that benchmarks/fuzz_grader.py found: digits that are no decimals, and a grammar deeper than counted
-    "➅", "᧚V", "x^{⓿", "1,❽4", "4(-\\infty,1)፪", "ᾓ3" * 100, "10^{12um_{k=1}^" * 60 + "2", r"\sum_{k=1}^{10^{12" * 60 + "}" * 60,
+FUZZED = [  # crashes that benchmarks/fuzz_grader.py found: digits that are no decimals, nesting not counted
+    "➅", "᧚V", "x^{⓿", "1,❽4", "4(-\\infty,1)፪", "ᾓ3" * 100, "10^{12um_{k=1}^" * 60 + "2",
+    r"\sum_{k=1}^{10^{12" * 60 + "}" * 60,
     "|x" * 30 + "|" * 30, "½" * 300,
+    r"\gcd\ln{i \pi}{3}", r"\sum_{k=1}^{k} k", r"\sum_{k=1}^{10^{12" * 30 + "}" * 60, r"\frac" * 60 + "1",
 ]  # fmt: skip
 ATTACKS = FUZZED + [
-    "9**9**9**9", "9^{9^{9^{9}}}", "(10^9)!", "1e999999999", "1e-999999999", "10^{10^{10}}", "((((5!)!)!)!)", "!" * 1900,
+    "9**9**9**9", "9^{9^{9^{9}}}", "(10^9)!", "1e999999999", "1e-999999999", "10^{10^{10}}", "((((5!)!)!)!)",
+    "!" * 1900,
     "(" * 1900, "{" * 1900, "-" * 1900 + "1", "2^" * 600 + "2", "2^-" * 600 + "2", "1/" * 900 + "1", "5" + "%" * 1900,
-    r"\sqrt{" * 300 + "2" + "}" * 300, r"\sin" * 300 + "x", "f(" * 400 + "x" + ")" * 400, "x_" * 500, "+".join(["x^2"] * 480),
+    r"\sqrt{" * 300 + "2" + "}" * 300, r"\sin" * 300 + "x", "f(" * 400 + "x" + ")" * 400, "x_" * 500,
+    "+".join(["x^2"] * 480),
     r"\sum_{k=1}^{10^{12}} k^k", r"\prod_{k=1}^{10^9} k", r"\sum_{k=1}^{999}\sum_{j=1}^{999} jk", "(x+y)^{100000}-1",
-    "(a+b+c+d+e+f)^{60}", "x^{x^{x^{x^{x}}}}", "e^{e^{e^{e^{e}}}}", r"\binom{10^9}{10^8}", "999!^{999}", r"\sin(10^{100})",
+    "(a+b+c+d+e+f)^{60}", "x^{x^{x^{x^{x}}}}", "e^{e^{e^{e^{e}}}}", r"\binom{10^9}{10^8}", "999!^{999}",
+    r"\sin(10^{100})",
     r"\gcd()", r"\max(x,i)", "1/0", "0/0", "0^0", r"\log_1 5", r"\sqrt[0]{5}", ",".join(["1"] * 990), "x=" * 500 + "5",
-    ",".join(rf"\sqrt{{{k}}}" for k in range(180)), r"\binom{x}{y}" * 150, r"x^{1/3}" * 200, "1.5!^{1.5!}", "5" + " cm" * 600,
-    " " * 1999, "\\" * 1999, "x" + "'" * 1000, "|" * 1000, "|x" * 500, "\x00" * 500, "½" * 300, "²" * 500, "\ud800", "1\n" * 900,
+    ",".join(rf"\sqrt{{{k}}}" for k in range(180)), r"\binom{x}{y}" * 150, r"x^{1/3}" * 200, "1.5!^{1.5!}",
+    "5" + " cm" * 600,
+    " " * 1999, "\\" * 1999, "x" + "'" * 1000, "|" * 1000, "|x" * 500, "\x00" * 500, "½" * 300, "²" * 500, "\ud800",
+    "1\n" * 900,
     r"10^{1700}\pi+\sin(x)^{1500}", "5" * 50_000, r"\begin{pmatrix}" + "1&" * 500 + r"1\end{pmatrix}", r"\frac" * 400,
     "lambda x: x", "{{7*7}}", r"\verb|x|", "5 if x else 6", "5]", "(5", "5)", r"\text{" * 300 + "a" + "}" * 300,
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("truth", ["5", r"\frac{1}{2}", "x+1", r"\sqrt{2}", "1,2,3", "y=2x+1", "x<5", r"\lfloor n/2\rfloor"])
+@pytest.mark.parametrize(
+    "truth", ["5", r"\frac{1}{2}", "x+1", r"\sqrt{2}", "1,2,3", "y=2x+1", "x<5", r"\lfloor n/2\rfloor"]
+)
 def test_attacks_are_wrong_and_quick(truth):
     for attack in ATTACKS:
         start = time.process_time()
@@ -217,7 +253,8 @@ def test_nothing_is_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for code in ("__import__('os').system('touch canary')", "open('canary','w')", "exec(\"open('canary','w')\")",
                  "sympify(\"__import__('os').system('touch canary')\")", "`touch canary`", "$(touch canary)",
-                 "Symbol('x').__class__.__mro__[-1].__subclasses__()", "Interval(__import__('os').system('touch canary'),1)",
+                 "Symbol('x').__class__.__mro__[-1].__subclasses__()",
+                 "Interval(__import__('os').system('touch canary'),1)",
                  "__import__('os').system('touch canary')_2", r"\write18{touch canary}", "{''.__class__}"):  # fmt: skip
         for truth in ("5", "x+1", r"\frac{1}{2}", "(1,2)", code + "1"):
             assert not same_answer(code, truth)

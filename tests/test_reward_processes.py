@@ -1,4 +1,4 @@
-"""reward.py among processes: threads, forks, torchrun ranks, Ctrl-C, and sympy processes that hang, die or eat memory."""
+"""reward.py among processes: threads, forks, torchrun, Ctrl-C, and sympy processes that hang, die or eat memory."""
 
 import json
 import multiprocessing
@@ -12,11 +12,17 @@ import time
 import pytest
 
 import reward
-import values
-from answer import read_all
+from answer import values
+from answer.grammar import read_all
 
 ROOT = os.path.dirname(os.path.abspath(reward.__file__))
-EASY = [("5", "5", True), ("6", "5", False), (r"\frac{2}{4}", "0.5", True), ("(x+1)^2", "x^2+2x+1", True), ("9^{9^{9^9}}", "5", False)]
+EASY = [
+    ("5", "5", True),
+    ("6", "5", False),
+    (r"\frac{2}{4}", "0.5", True),
+    ("(x+1)^2", "x^2+2x+1", True),
+    ("9^{9^{9^9}}", "5", False),
+]
 HARD = [(r"\int_0^1 x^2 dx", r"\frac13", True), (r"\int_0^1 x^2 dx", "0.33333333333333", False)]  # sympy must decide
 CASES = EASY + HARD
 EXPECTED = [equal for _, _, equal in CASES]
@@ -108,19 +114,31 @@ def _verdicts_of(_):
     return verdicts()
 
 
-@pytest.mark.parametrize("how", ["-c", "stdin", "file"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("how", ["-c", pytest.param("stdin", marks=SLOW), pytest.param("file", marks=SLOW)])
 def test_scripts_without_a_main_guard(how, tmp_path):
     """What multiprocessing's spawn would re-import, and so break."""
     (tmp_path / "script.py").write_text(script())
     command = {"-c": ["-c", script()], "stdin": ["-"], "file": [str(tmp_path / "script.py")]}[how]
-    done = subprocess.run([sys.executable, *command], input=script() if how == "stdin" else None, capture_output=True, text=True)
-    assert json.loads(done.stdout or 'null') == EXPECTED, done.stderr
+    done = subprocess.run(
+        [sys.executable, *command], input=script() if how == "stdin" else None, capture_output=True, text=True
+    )
+    assert json.loads(done.stdout or "null") == EXPECTED, done.stderr
 
 
 @pytest.mark.slow
 def test_torchrun_ranks_agree(tmp_path):
     (tmp_path / "script.py").write_text(script())
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(tmp_path / "script.py")]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        str(tmp_path / "script.py"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout.count(json.dumps(EXPECTED)) == 2, done.stderr
 
@@ -132,16 +150,34 @@ def test_the_limit_is_a_limit(fresh):
     gold, pred = (read_all(t)[0][0] for t in (r"\int_0^1 x^{x^{x}} dx", r"\int_0^1 x^{x^{x+0}} dx+0"))
     start = time.monotonic()
     with pytest.raises(values.Undecided, match="timeout"):
-        reward.prove(gold, ("add", pred, ("big", "int", "t", ("num", 0), ("num", 1), ("call", "sin", ("pow", ("sym", "t"), pred)))), 0.5)
+        reward.prove(
+            gold,
+            ("add", pred, ("big", "int", "t", ("num", 0), ("num", 1), ("call", "sin", ("pow", ("sym", "t"), pred)))),
+            0.5,
+        )
     assert time.monotonic() - start < 5
     assert reward.prove(hang, hang, 60)
 
 
-@pytest.mark.parametrize("crime", ["os.kill(os.getpid(), 9)", "bytearray(1 << 34)", "os._exit(0)", "os.write(stdout, b'!')"])
+@pytest.mark.parametrize(
+    "crime",
+    [
+        "os.kill(os.getpid(), 9)",
+        "bytearray(1 << 34)",
+        pytest.param("os._exit(0)", marks=SLOW),
+        pytest.param("os.write(stdout, b'!')", marks=SLOW),
+    ],
+)
 def test_a_process_that_dies_or_eats_memory_is_replaced(crime, fresh, monkeypatch, tmp_path):
     """A stand-in for reward.py whose sympy process commits the crime; the next one is the real thing again."""
-    source = open(reward.__file__).read().replace('verdict = b"1" if values.prove', f'{crime}; verdict = b"1" if values.prove')
-    (tmp_path / "criminal.py").write_text(source.replace("import equality", f"sys.path.insert(0, {ROOT!r})\nimport equality", 1))
+    source = (
+        open(reward.__file__)
+        .read()
+        .replace('verdict = b"1" if values.prove', f'{crime}; verdict = b"1" if values.prove')
+    )
+    (tmp_path / "criminal.py").write_text(
+        source.replace("import equality", f"sys.path.insert(0, {ROOT!r})\nimport equality", 1)
+    )
     x = ("sym", "x")
     with monkeypatch.context() as patch:
         patch.setattr(reward, "__file__", str(tmp_path / "criminal.py"))
@@ -150,14 +186,18 @@ def test_a_process_that_dies_or_eats_memory_is_replaced(crime, fresh, monkeypatc
     assert reward.prove(x, x, 60)
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL, pytest.param(signal.SIGTERM, marks=SLOW)])
 def test_no_orphans(end, tmp_path):
-    """Ctrl-C goes to the whole process group, SIGKILL to the parent alone; the sympy process busy with an endless integral
-    is gone soon after either."""
-    endless = [(r"\int_0^1 x^{x} dx+0", r"\int_0^1 x^{x} dx", True)] * 1000
-    (tmp_path / "script.py").write_text(script(endless, limit=2))
-    parent = subprocess.Popen([sys.executable, str(tmp_path / "script.py")], start_new_session=True, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL)  # fmt: skip
+    """Ctrl-C goes to the whole process group, SIGKILL to the parent alone; the sympy process, busy with an integral it
+    cannot do, is gone soon after either."""
+    endless = [(r"\int_0^1 x^{x} dx+0", r"\int_0^1 x^{x} dx", True)] * 20
+    (tmp_path / "script.py").write_text(script(endless, limit=5))
+    parent = subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py")],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     deadline = time.monotonic() + 30
     while not (workers := children(parent.pid)) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -51,8 +51,8 @@ def sample(model, prompts, n=5, temperature=0.7, top_p=1.0, max_tokens=24, seeds
     return sampler.sample(prompts, n=n, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seeds=seeds)
 
 
-@pytest.mark.parametrize("max_batch", [7, 512])
-@pytest.mark.parametrize("prompts", [RAGGED, prompts_of([6] * 5)], ids=["ragged", "equal"])
+@pytest.mark.parametrize("max_batch", [16, 512])
+@pytest.mark.parametrize("prompts", [RAGGED * 2, prompts_of([6] * 5)], ids=["ragged", "equal"])
 def test_logp_is_that_of_an_unpadded_forward(model, prompts, max_batch):
     rollouts = sample(model, prompts, max_batch=max_batch)
     assert len({len(r.response_ids) for r in rollouts}) > 3 and {r.finished for r in rollouts} == {True, False}

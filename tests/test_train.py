@@ -71,6 +71,8 @@ def test_a_run_leaves_what_it_promises(finished):
     assert checkpoint.list_steps(finished) == [3, 4]
     for name in ("curves.png", "before_after.png"):
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
+    page = (finished / "report.html").read_text()
+    assert "<html" in page and "boxed" in page
     samples = checkpoint.read_lines(finished / "samples.jsonl")
     assert len(samples) == 4 * 2 * 4 and all(s["weight"] == 0 for s in samples if not s["correct"])
     from transformers import AutoModelForCausalLM, AutoTokenizer

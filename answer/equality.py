@@ -1,4 +1,4 @@
-r"""equality.py - are two answer trees (see answer.py) equal? Here their structure; values.py decides what has a value.
+r"""equality.py - are two answer trees (see grammar.py) equal? Here their structure; values.py decides what has a value.
 
     same(gold, pred, budget) -> bool       raises values.Undecided where a guard stopped the comparison
 
@@ -8,8 +8,8 @@ interval, an equation up to a constant factor, a \pm b as two answers. Tuples, i
 
 from fractions import Fraction
 
-from answer import MINUS_ONE
-from values import ATOMIC, MINUS_OO, OO, context, nodes, same_value, symbols, value_pairs
+from answer.grammar import MINUS_ONE
+from answer.values import ATOMIC, MINUS_OO, OO, context, nodes, same_value, symbols, value_pairs
 
 FLIP = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 

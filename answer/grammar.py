@@ -1,4 +1,4 @@
-r"""answer.py - reads a final answer, LaTeX or plain, into a small tree. Nothing is evaluated and nothing is guessed:
+r"""grammar.py - reads a final answer, LaTeX or plain, into a small tree. Nothing is evaluated and nothing is guessed:
 text that does not parse to its last character raises Unreadable. What trees mean and when they are equal: equality.py.
 
     read_all(cleaned) -> [(tree, unit), ...]   more than one where the notation is ambiguous ("1,234": number or list)
@@ -18,11 +18,11 @@ import re
 from contextlib import suppress
 from fractions import Fraction
 
-from spelling import GREEK, SCALES, UNITS, Tokens, Unreadable, is_number, number, spellings
+from answer.spelling import GREEK, SCALES, UNITS, Tokens, Unreadable, is_number, number, spellings
 
-MAX_DEPTH = 24  # nesting; up to twenty Python frames a level
+MAX_DEPTH = 40  # of braces and atoms together; at most 13 Python frames each
 MINUS_ONE = ("num", Fraction(-1))
-_SHORT_WORDS = {"yes", "no", "odd", "even", "true", "none", "all", "one", "two", "six", "ten", "red", "am", "pm", "nan"}
+_WORDS = {"yes", "no", "odd", "even", "true", "none", "all", "one", "two", "six", "ten", "red", "am", "pm", "nan"}
 _NAMES = set(GREEK) | {name.capitalize() for name in GREEK} | set(
     "varepsilon vartheta varphi hbar ell mho odot aleph partial nabla max min star".split())
 FUNCTIONS = set("sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth ln log lg exp sqrt floor ceil "
@@ -63,10 +63,11 @@ class _Reader(Tokens):
         self.depth = self.wraps = self.in_trigonometry = self.open_bars = 0
         self.tight = tight  # 1/2x is 1/(2x) where True, (1/2)x where False
 
-    def wrap(self):
-        """Loops that nest the tree (a/b/c, 5!%) count like depth does, so that no tree is too deep to walk."""
-        self.wraps += 1
-        if self.wraps > 3 * MAX_DEPTH:
+    def nest(self, levels=0):
+        """Entered by atom and group (levels=1), one of which is in every cycle of the grammar, and by the loops that
+        nest the tree without recursion (a/b/c, 5!%): no tree is too deep to walk."""
+        self.depth, self.wraps = self.depth + levels, self.wraps + 1 - levels
+        if self.depth > MAX_DEPTH or self.wraps > 2 * MAX_DEPTH:
             raise Unreadable("nested too deeply")
 
     def answer(self):
@@ -104,13 +105,13 @@ class _Reader(Tokens):
             if self.accept(*_TIMES):
                 result = product(result, MINUS_ONE if self.accept("-") else None, self.factor())
             elif self.accept(*_OVER):
-                self.wrap()
+                self.nest()
                 below = self.factor()
                 while self.tight and self.starts_factor():
                     below = product(below, self.factor())
                 result = ("div", result, below)
             elif self.accept(*_MODULO):
-                self.wrap()
+                self.nest()
                 result = ("call", "mod", result, self.factor())
             elif self.starts_factor() or (token and result[0] == "word" and is_number(token)):  # «june» 20
                 result = self.beside(result)
@@ -148,7 +149,7 @@ class _Reader(Tokens):
         start = self.at
         result = self.atom()
         while token := self.accept("^", "!", "°", "%", "_"):
-            self.wrap()
+            self.nest()
             if token == "^":
                 result = ("pow", result, self.exponent())
             elif token == "!":
@@ -169,7 +170,7 @@ class _Reader(Tokens):
         """After ^: {...}, or a signed number or atom (plain text writes 2^10 and 10^-3)."""
         if self.peek() == "{":
             return self.group()
-        self.wrap()
+        self.nest()
         if sign := self.accept("-", "+"):
             return product(MINUS_ONE, self.exponent()) if sign == "-" else self.exponent()
         base = self.atom()
@@ -185,16 +186,16 @@ class _Reader(Tokens):
     def group(self):
         """{...}; several items in bare braces are a set whose backslashes were forgotten."""
         self.take("{")
+        self.nest(1)
         found = self.items()
         if self.accept(r"\choose"):
             found = [("call", "binom", found[0], self.sum())]
         self.take("}")
+        self.depth -= 1
         return found[0] if len(found) == 1 else ("set", *found)
 
     def atom(self):
-        self.depth += 1  # every cycle of the grammar passes here
-        if self.depth > MAX_DEPTH:
-            raise Unreadable("nested too deeply")
+        self.nest(1)
         token = self.peek() or self.take()
         if is_number(token):
             result = self.decimal(self.take())
@@ -262,8 +263,7 @@ class _Reader(Tokens):
         token = self.take()
         if token in _CONSTANTS and self.peek() != "_":
             return ("const", _CONSTANTS[token])
-        unit = len(token) > 1 and token in UNITS and is_number(self.peek(-2))
-        if len(token) > 3 or token.lower() in _SHORT_WORDS or unit:
+        if len(token) > 3 or token.lower() in _WORDS or (token in UNITS and token[1:] and is_number(self.peek(-2))):
             return ("word", token.lower())
         self.at -= 1
         self.tokens[self.at : self.at + 1] = list(token)

@@ -1,4 +1,4 @@
-r"""values.py - what an answer tree (see answer.py) is worth: an exact fraction, values at some points, or a proof.
+r"""values.py - what an answer tree (see grammar.py) is worth: an exact fraction, values at some points, a proof.
 
     same_value(gold, pred, budget) -> bool         raises Undecided where a guard stopped it
 
@@ -16,7 +16,7 @@ import zlib
 from fractions import Fraction
 from functools import lru_cache
 
-from answer import MINUS_ONE
+from answer.grammar import MINUS_ONE
 
 MAX_BITS = 6000  # magnitudes beyond 2^6000 are not computed with
 MINUS_OO, OO = ("mul", MINUS_ONE, ("const", "oo")), ("const", "oo")
@@ -28,16 +28,21 @@ class Undecided(Exception):
 
 
 class Budget:
-    """What one answer may spend, and how to prove. Steps are counted, not timed: the same verdict on every machine and
-    in every thread. The clock is only the net below, for a machine that stands still."""
+    """What one answer may spend, and how to prove. Steps are counted, not timed: the same verdict on every machine,
+    busy or not. The clock is only the net below, and it counts this thread's processor time."""
 
-    def __init__(self, prove, steps=20_000, seconds=1.5):
-        self.prove, self.left, self.deadline = prove, steps, time.monotonic() + seconds
+    def __init__(self, prove, steps=20_000, seconds=1.0):
+        self.prove, self.left, self.seconds = prove, steps, seconds
+        self.look_at, self.start = time.monotonic() + seconds, None
 
     def spend(self, steps=1):
         self.left -= steps
-        if self.left < 0 or time.monotonic() > self.deadline:
+        if self.left < 0:
             raise Undecided("undecided")
+        if time.monotonic() > self.look_at:  # thread_time is a slow system call on some machines: ask it rarely
+            self.start, self.look_at = self.start or time.thread_time(), time.monotonic() + 0.1
+            if time.thread_time() - self.start > self.seconds:
+                raise Undecided("undecided")
 
 
 def nodes(tree):
@@ -90,10 +95,12 @@ def exact_call(name, *values):
     if any(value.denominator != 1 or abs(value) > 1000 for value in values):
         return None
     whole = [int(value) for value in values]
-    if name == "binom" and min(whole) >= 0:
+    if name == "binom" and len(whole) == 2 and min(whole) >= 0:
         return Fraction(math.comb(*whole))
     if name in ("gcd", "lcm", "max", "min"):
         return Fraction({"gcd": math.gcd, "lcm": math.lcm, "max": max, "min": min}[name](*whole, *whole))
+    if len(whole) != 1:
+        return None
     if name == "factorial" and whole[0] >= 0:
         return Fraction(math.factorial(whole[0]))
     return {"abs": abs(values[0]), "floor": values[0], "ceil": values[0]}.get(name)
@@ -162,8 +169,9 @@ def symbols(*trees):
     def free(tree):
         if tree[0] == "sym":
             return {tree[1]}
-        inside = set().union(*(free(part) for part in tree[1:] if isinstance(part, tuple)))
-        return inside - {tree[2]} if tree[0] == "big" else inside
+        if tree[0] == "big":  # the variable of a sum is free in its limits
+            return free(tree[3]) | free(tree[4]) | free(tree[5]) - {tree[2]}
+        return set().union(*(free(part) for part in tree[1:] if isinstance(part, tuple)))
 
     return sorted(set().union(*map(free, trees)))
 
@@ -275,6 +283,8 @@ class Evaluator:
         if name in ("factorial", "binom"):
             self.limit(max(map(abs, values)), most=2000)
             self.limit(self.mp.prec, most=1000)
+        if name not in CALLS:
+            raise Undecided("undecided")
         if name == "exp":
             self.limit(abs(values[0]))
         result = CALLS[name](self.mp, *values)

@@ -5,7 +5,7 @@ r"""spelling.py - one spelling for everything an answer can say, before anything
     squash(cleaned)    the string that harmless respellings of one answer share
     spellings(cleaned) the texts to parse, each without its unit: "864 «inches»^2" -> ("864", ("inch^2",))
 
-Rewriting only: nothing here knows numbers or equality, and what no rule knows is left alone for answer.py to refuse.
+Rewriting only: nothing here knows numbers or equality, and what no rule knows is left alone for grammar.py to refuse.
 """
 
 import re

@@ -1,0 +1,10 @@
+"""answer/ - how reward.py reads an answer and compares two: a small grammar of answers, not of all LaTeX.
+
+    spelling.py   characters, units and wrappers in one spelling; tokens
+    grammar.py    tokens to small trees; the whole text must parse
+    values.py     exact fractions and guarded numeric values of trees
+    equality.py   are two trees the same answer? Item by item, then by value
+
+Pure Python with guards on length, depth, magnitude and steps; nothing here evaluates text as code. A file imports only
+from those above it.
+"""
