@@ -40,9 +40,7 @@ def save(run_dir, step, model, tokenizer, optimizer, *, keep=2):
         _flush(final.parent)
     except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise
-        raise OSError(f"could not write {final}: {error}") from error  # safetensors has its own error for a full disk
+        raise OSError(f"could not write {final}: {error}") from error  # safetensors has an error of its own, too
     for old in list_steps(run_dir)[:-keep]:
         shutil.rmtree(Path(run_dir) / "checkpoints" / f"{PREFIX}{old}")
 
@@ -95,8 +93,11 @@ def _flush(path):
 
 def append_lines(path, records):
     """Append records, one JSON object a line, and flush. A torn last line is the worst a kill can leave."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    except OSError as error:
+        raise OSError(f"could not write {path}: {error}") from error
 
 
 def read_lines(path):

@@ -43,6 +43,7 @@ def draw(logits_BV, uniform_B, temperature, top_p=1.0):
     # The first token whose cdf exceeds u * mass. There is one, and a possible one: u <= 1 - 2^-24 (24 random bits), and
     # times that, every float32 rounds to a smaller one.
     token_B = torch.searchsorted(cdf_BV, uniform_B[:, None] * mass_B, right=True)
+    token_B = token_B.clamp(max=logp_BV.shape[-1] - 1)  # NaN ends up past the last; `checked` reports it
     drawn_B = logp_BV.gather(-1, token_B)
     if top_p < 1:
         return order_BV.gather(-1, token_B)[:, 0], (drawn_B - mass_B.log())[:, 0]

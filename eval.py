@@ -204,11 +204,13 @@ def load_sets(cfg, tokenizer):
 def run(cfg, rank, world_size, local_rank):
     """Load, answer, grade, print and write; the whole of `python eval.py`."""
     import torch
+    import transformers
     from rich.console import Console
 
     import policy
     import rollout
 
+    transformers.utils.logging.disable_progress_bar()  # of loading weights; ours is the one to watch
     output = Path(cfg.output_dir)
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     with cli.user_errors(rank):

@@ -329,7 +329,7 @@ def collect(directories) -> dict:
     for directory in directories:
         found, curves, path = read_directory(directory)
         results += found
-        dynamics += [curves] if curves else []
+        dynamics += [curves | {"result": len(results) - 1 if found else None}] if curves else []  # whose colour it has
         samples += [(curves["name"], path)] if curves else []
     for name, count in Counter(r.name for r in results).items():
         same = [r for r in results if r.name == name]

@@ -147,28 +147,31 @@ def trade_off(points, out_png):
     """Accuracy against mean length, one marker a model; up and to the left is better.
 
     points: dicts with `accuracy` (in [0, 1]), `mean_length` (tokens), `label` beside the marker; optionally their
-    standard errors `accuracy_se`, `mean_length_se`, and `series`: points of one series (a method) share a colour and
-    are joined in the order given.
+    standard errors `accuracy_se`, `mean_length_se`, a `series` (a method: its points share a colour), and within it a
+    `path`: points of one path are joined in the order given. A series without paths is one path.
     """
     if not points:
         raise ValueError("no points to plot")
     series = {}
     for point in points:
-        series.setdefault(point.get("series", ""), []).append(point)
+        series.setdefault(point.get("series", ""), {}).setdefault(point.get("path", 0), []).append(point)
     with _figure(4.6, [[0]]) as (fig, (ax,)):
-        for (name, group), colour, marker in zip(series.items(), itertools.cycle(COLOURS), itertools.cycle(MARKERS)):
-            x, y = [p["mean_length"] for p in group], [100 * p["accuracy"] for p in group]
-            ax.errorbar(x, y, xerr=[p.get("mean_length_se") or 0 for p in group],
-                        yerr=[100 * (p.get("accuracy_se") or 0) for p in group], fmt=marker,
-                        linestyle="-" if name else "none", color=colour, markersize=8, capsize=3, label=name or None)
-            for p, px, py in zip(group, x, y, strict=True):
-                ax.annotate(p.get("label", ""), (px, py), xytext=(7, 6), textcoords="offset points", fontsize=10,
-                            color=colour, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5})
+        for (name, paths), colour, marker in zip(series.items(), itertools.cycle(COLOURS), itertools.cycle(MARKERS)):
+            for i, group in enumerate(paths.values()):
+                ax.errorbar([p["mean_length"] for p in group], [100 * p["accuracy"] for p in group],
+                            xerr=[p.get("mean_length_se") or 0 for p in group],
+                            yerr=[100 * (p.get("accuracy_se") or 0) for p in group], fmt=marker,
+                            linestyle="-" if name else "none", color=colour, capsize=3, linewidth=1.3,
+                            markersize=8 if len(paths) == 1 else 6, label=name if name and i == 0 else None)
+                for p in group:
+                    ax.annotate(p.get("label", ""), (p["mean_length"], 100 * p["accuracy"]), xytext=(7, 6),
+                                textcoords="offset points", fontsize=10, color=colour,
+                                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5})
         ax.set(xlabel="mean length, tokens (shorter is better)", ylabel="accuracy, %")
         ax.margins(0.12)
         ax.set_xlim(left=0)
         if any(series):
-            ax.legend(loc="lower right")
+            ax.legend(loc="lower left")
         fig.savefig(out_png)
         return fig
 

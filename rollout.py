@@ -68,6 +68,13 @@ def check_request(prompt_ids, n, temperature, top_p, max_tokens, seeds, max_mode
         )
 
 
+def checked(rollouts):
+    """`rollouts`, or FloatingPointError if a probability is NaN: the weights have diverged, nothing can go on."""
+    if not all(x == x for r in rollouts for x in r.logp):
+        raise FloatingPointError("the model's probabilities are not numbers (nan): its weights have diverged")
+    return rollouts
+
+
 class TransformersSampler:
     """Samples from the trainer's own model, on any machine. There are no second weights: `sync` has nothing to send.
 
@@ -129,7 +136,7 @@ class TransformersSampler:
                     batch = merge(parts) if parts else None
         finally:
             self.model.train(training)
-        return [Rollout(prompt_ids[p], *responses[p, i]) for p in range(len(prompt_ids)) for i in range(n)]
+        return checked([Rollout(prompt_ids[p], *responses[p, i]) for p in range(len(prompt_ids)) for i in range(n)])
 
     def _read(self, group, prompt_ids, seeds, max_tokens):
         """Run the prompts of `group`, [(prompt, indices)], once each. Returns their rows as a Batch whose cache has one
@@ -254,7 +261,7 @@ class VLLMSampler:
     def sample(self, prompt_ids, *, n, temperature, top_p=1.0, max_tokens, seeds):
         """Answer every prompt n times: N = P*n Rollouts in prompt order. seeds: one a prompt."""
         check_request(prompt_ids, n, temperature, top_p, max_tokens, seeds, self.max_model_len)
-        return self._generate(prompt_ids, n, temperature, top_p, max_tokens, seeds)
+        return checked(self._generate(prompt_ids, n, temperature, top_p, max_tokens, seeds))
 
     def _generate(self, prompt_ids, n, temperature, top_p, max_tokens, seeds):
         from vllm import SamplingParams

@@ -51,12 +51,13 @@ def table(records):
     return "\n".join(lines)
 
 
-def picture(records, path):
-    """Accuracy against length: the base, and every run's end."""
-    points = [{"series": "base model", "label": "", **records[0]["before"]}]
-    for lam in dict.fromkeys(r["lam"] for r in records):
-        name = f"λ = {lam:g}" + (" (DisCO)" if lam == float("inf") else "")
-        points += [{"series": name, "label": "", **r["after"]} for r in records if r["lam"] == lam]
+def picture(records, out, path):
+    """Accuracy against length: each run's held-out evaluations, from the base model on the right to its end."""
+    points = []
+    for r in records:
+        name = "DisCO (λ = inf)" if r["lam"] == float("inf") else f"DRPO, λ = {r['lam']:g}"
+        evaluations = plots.read_lines(out / f"lam{r['lam']:g}-seed{r['seed']}" / "evals.jsonl")
+        points += [e | {"series": name, "path": r["seed"], "label": ""} for e in evaluations]
     plots.trade_off(points, path)
 
 
@@ -70,7 +71,7 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     records = [run(args.out.resolve(), lam, seed, args.flags) for lam in args.lams for seed in args.seeds]
     print(table(records))
-    picture(records, args.out / "trade_off.png")
+    picture(records, args.out, args.out / "trade_off.png")
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ function answersSection(data, colourOf) {
   if (partner !== undefined) state.right = partner;
 
   const reflections = new Map();
+  const longestOf = lists.map((list) => list.answers.reduce((most, a) => Math.max(most, a[LENGTH]), 1));
   const words = (a) => reflections.get(a) ?? (reflections.set(a, countReflections(a[TEXT], pattern)), reflections.get(a));
   const verdict = (a) => (a[CORRECT] ? "right" : "wrong");
 
@@ -122,7 +123,7 @@ function answersSection(data, colourOf) {
 
   function card([a, b]) {
     const [source, number_, prompt, truth] = questions[a[QUESTION]];
-    const longest = Math.max(a[LENGTH], b ? b[LENGTH] : 0, 1);
+    const longest = b ? Math.max(a[LENGTH], b[LENGTH], 1) : longestOf[state.left];
     return el("article", { class: "pair" },
       el("div", { class: "question" },
         el("p", { dir: "auto" }, prompt === null ? "(question not kept: no problems.jsonl)" : visible(prompt)),

@@ -172,7 +172,7 @@ function dynamicsSection() {
     const window = p.slice(Math.max(0, i - 3), i + 4);
     return [x, window.reduce((sum, q) => sum + q[1], 0) / window.length];
   });
-  const tint = (k) => (runs.length === 1 ? "var(--c1)" : colour(k + 1));
+  const tint = (k) => colour(runs[k].result ?? k + 1);
   const drawn = panels.map(([key, title, scale]) => {
     const series = [], dots = [];
     runs.forEach((run, k) => {

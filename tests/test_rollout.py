@@ -175,6 +175,15 @@ def test_mistakes_get_one_line(model):
         TransformersSampler(tiny_model(eos_token_id=None))
 
 
+def test_diverged_weights_are_named():
+    """NaN weights end in one clear error, not in an index out of range."""
+    broken = tiny_model()
+    with torch.no_grad():
+        broken.lm_head.weight.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="weights have diverged"):
+        sample(broken, RAGGED[:2])
+
+
 def test_make_sampler(model):
     sampler = make_sampler("auto", model, "nowhere", None, device="cpu", max_model_len=99)
     assert isinstance(sampler, TransformersSampler) and sampler.max_model_len == 99 and sampler.eos_ids == EOS

@@ -201,6 +201,23 @@ def test_another_config_in_the_same_directory_is_refused(finished, capsys):
         in_process(finished, "--no-resume")
 
 
+def test_diverged_weights_and_a_full_disk_end_in_one_line(tmp_path, capsys, monkeypatch):
+    def error_of(*flags):
+        with pytest.raises(SystemExit) as stop:
+            in_process(*flags)
+        assert stop.value.code == 1
+        return capsys.readouterr().err.strip().splitlines()[-1]
+
+    assert "(nan)" in error_of(tmp_path / "nan", "--lr=1e30", "--save-every=4", "--steps=3")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    assert "step_1: [Errno 28] No space left" in error_of(tmp_path / "full")
+    assert checkpoint.newest(tmp_path / "full") is None
+
+
 def test_any_model_and_any_file(tmp_path):
     """A model directory of another shape and a parquet file in the official schema, mixed answer types."""
     import pyarrow as pa
