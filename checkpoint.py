@@ -35,14 +35,23 @@ def save(run_dir, step, model, tokenizer, optimizer, *, keep=2):
         (partial / "trainer.json").write_text(json.dumps({"step": step}) + "\n")
         for path in partial.iterdir():
             _flush(path)
-        shutil.rmtree(final, ignore_errors=True)
+        _remove(final)
         os.rename(partial, final)
         _flush(final.parent)
     except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise OSError(f"could not write {final}: {error}") from error  # safetensors has an error of its own, too
     for old in list_steps(run_dir)[:-keep]:
-        shutil.rmtree(Path(run_dir) / "checkpoints" / f"{PREFIX}{old}")
+        _remove(final.with_name(f"{PREFIX}{old}"))
+
+
+def _remove(directory):
+    """Delete a checkpoint so that a kill on the way leaves nothing that looks like one: first take away its name."""
+    doomed = directory.with_name(".doomed")
+    shutil.rmtree(doomed, ignore_errors=True)  # what an earlier kill may have left
+    if directory.exists():
+        os.rename(directory, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def list_steps(run_dir):
