@@ -2,7 +2,7 @@
 
     run/config.json            every setting, the command and versions, written before step 0
     run/metrics.jsonl          one JSON object a step
-    run/samples.jsonl          a few whole groups of answers with their grades and credits
+    run/samples.jsonl          a few whole groups of answers with their grades and weights
     run/checkpoints/step_N/    a Hugging Face model directory, beside optimizer.safetensors and trainer.json
 
 There are no random-number states to keep: all randomness in training is a function of (seed, step).
@@ -57,7 +57,8 @@ def _remove(directory):
 def list_steps(run_dir):
     """Steps that have a whole checkpoint, ascending."""
     found = (Path(run_dir) / "checkpoints").glob(f"{PREFIX}*/trainer.json")
-    return sorted(int(path.parent.name.removeprefix(PREFIX)) for path in found)
+    steps = (path.parent.name.removeprefix(PREFIX) for path in found)
+    return sorted(int(step) for step in steps if step.isdigit())  # step_9_backup is somebody's copy
 
 
 def newest(run_dir):
@@ -112,7 +113,7 @@ def append_lines(path, records):
 def read_lines(path):
     """The records of a JSON-lines file; a torn last line (killed while writing) is left out."""
     path = Path(path)
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
+    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]  # bytes: a kill may cut a character in two
     return [json.loads(line) for line in lines[:-1]]  # what follows the last newline is empty or torn
 
 

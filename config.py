@@ -102,7 +102,7 @@ class Config:
 
         for flag in ("lam", "tau"):
             need(getattr(self, flag) > 0, flag, "positive")  # also catches nan
-        for flag in ("beta", "delta", "weight_decay", "warmup_steps", "eval_problems", "lr"):
+        for flag in ("beta", "delta", "weight_decay", "warmup_steps", "eval_problems", "lr", "seed"):
             need(getattr(self, flag) >= 0, flag, "0 or more")
         for flag in ("tau", "beta", "delta", "lr", "weight_decay"):
             need(math.isfinite(getattr(self, flag)), flag, "finite")
@@ -123,12 +123,14 @@ class Config:
 
     @property
     def directory(self):
-        """Where this run writes. Derived unless given, so that two settings never share one by accident."""
-        return Path(self.run_dir or f"runs/{Path(self.model).name}-lam{self.lam:g}-seed{self.seed}")
+        """Where this run writes; derived unless given. Another setting in the same directory is refused (report.py)."""
+        return Path(self.run_dir or f"runs/{Path(self.model).name}-lam{self.lam:g}-seed{self.seed}").expanduser()
 
     def numbers(self):
-        """The settings that decide the run's numbers: two configs with equal numbers() may continue each other."""
+        """The settings that decide the run's numbers: two configs with equal numbers() may continue each other.
+        Those of memory change no gradient, only its rounding: a run that ran out of it may go on with less."""
         free = {"run_dir", "resume", "steps", "save_every", "keep_checkpoints", "show_every", "tensorboard"}
+        free |= {"micro_batch_tokens", "gradient_checkpointing", "gpu_memory_utilization"}
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in free}
 
 

@@ -63,6 +63,7 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = keys[:, :, :n_columns], values[:, :, :n_columns]
 
     def update(self, key_states, value_states, *args, **kwargs):
+        key_states = key_states.to(value_states.dtype)  # under autocast rotary embeddings leave the keys in float32
         if not self.is_initialized:
             self.adopt(key_states, value_states, key_states.shape[2])
             return self.keys, self.values

@@ -50,6 +50,8 @@ def positive_distribution(preference_PG, correct_PG, lam):
     assert preference_PG.shape == correct_PG.shape, f"{tuple(preference_PG.shape)} vs {tuple(correct_PG.shape)}"
     if not lam > 0:
         raise ValueError(f"lambda must be positive (inf is DisCO), got {lam}")
+    correct_PG = correct_PG.bool()
+    preference_PG = preference_PG if preference_PG.is_floating_point() else preference_PG.float()
     best_P1 = preference_PG.masked_fill(~correct_PG, -torch.inf).amax(-1, keepdim=True)
     # Subtract the best before dividing: exp(1/lam) alone overflows float32 below lam = 0.0113 (the official code does).
     # The floor keeps a subnormal lam from turning 0/lam into 0/0.
@@ -60,6 +62,7 @@ def positive_distribution(preference_PG, correct_PG, lam):
 
 def mixed_groups(correct_PG):
     """(P,) bool: prompts with at least one correct and one wrong answer. Only these teach; the others add zero."""
+    correct_PG = correct_PG.bool()
     return correct_PG.any(-1) & ~correct_PG.all(-1)
 
 
@@ -73,6 +76,7 @@ def sequence_score(logp_NT, mask_NT, old_logp_NT=None, kind="log_likelihood"):
     (DisCO's two scores; DRPO uses the first). The end token counts.
     """
     assert logp_NT.shape == mask_NT.shape, f"{tuple(logp_NT.shape)} vs {tuple(mask_NT.shape)}"
+    mask_NT = mask_NT.bool()
     length_N = mask_NT.sum(-1)
     assert (length_N > 0).all(), "an answer without tokens has no score"
     if kind == "likelihood_ratio":
@@ -93,10 +97,10 @@ def drpo_objective(score_PG, correct_PG, weight_PG, tau, negatives="dro"):
     Prompts that are all right or all wrong add 0, yet count in P, as in the official code.
     """
     mixed_P = _check_groups(score_PG, correct_PG, weight_PG, tau, negatives)
-    wrong_PG = ~correct_PG
+    correct_PG, wrong_PG = correct_PG.bool(), ~correct_PG.bool()
     pull_P = (weight_PG * score_PG).sum(-1)
     n_wrong_P = wrong_PG.sum(-1).clamp(min=1)  # a prompt without wrong answers is left out below
-    if negatives == "dro":
+    if negatives == "dro" and tau < math.inf:
         # tau log mean exp(s/tau), as top + tau log(1 + mean(exp((s - top)/tau) - 1)): nothing overflows at a small tau,
         # nothing cancels at a large one. `top` is a constant to the gradient: its two appearances cancel.
         top_P1 = score_PG.detach().masked_fill(correct_PG, -torch.inf).amax(-1, keepdim=True)
@@ -117,6 +121,7 @@ def drpo_credit(score_PG, correct_PG, weight_PG, tau, negatives="dro"):
     micro-batches and spread over ranks in any way, and the gradient stays exact. train.py is built on this line.
     """
     mixed_P = _check_groups(score_PG, correct_PG, weight_PG, tau, negatives)
+    correct_PG = correct_PG.bool()
     scaled_PG = score_PG / tau if negatives == "dro" else torch.zeros_like(score_PG)
     push_PG = scaled_PG.masked_fill(correct_PG, -torch.inf).softmax(-1)  # NaN where all are correct: replaced below
     credit_PG = torch.where(correct_PG, weight_PG, -push_PG) / len(score_PG)
@@ -144,7 +149,7 @@ def kl_per_token(logp_NT, old_logp_NT, mask_NT, estimator="k1"):
     Both have the true gradient in expectation, because the sampling distribution, old, does not move.
     """
     assert logp_NT.shape == old_logp_NT.shape == mask_NT.shape
-    log_ratio_NT = (logp_NT - old_logp_NT).masked_fill(~mask_NT, 0.0)
+    log_ratio_NT = (logp_NT - old_logp_NT).masked_fill(~mask_NT.bool(), 0.0)
     if estimator == "k1":
         return -log_ratio_NT
     if estimator == "k3":

@@ -7,9 +7,11 @@ N answers | L prompt + response tokens (right-padded) | T response tokens | M re
 V vocabulary | H hidden size
 """
 
+import os
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -22,6 +24,7 @@ HEAD_CHUNK_ELEMENTS = 2**26  # logits in float32 at a time: 256 MB; a whole (819
 
 def load_tokenizer(path, trust_remote_code=False):
     """The tokenizer beside the model, local directory or Hub id. Raises ValueError in one line."""
+    path = os.path.expanduser(path)
     _check_local(path)
     if Path(path).is_dir() and not any(Path(path).glob("tokenizer*")):  # Transformers would make an empty one
         raise ValueError(f"no tokenizer at {path}: the directory holds no tokenizer files")
@@ -36,12 +39,14 @@ def load_tokenizer(path, trust_remote_code=False):
 
 def load_model(path, *, dtype=torch.float32, device="cpu", trust_remote_code=False):
     """A causal LM, from safetensors only; remote code stays off unless asked for. Raises ValueError in one line."""
+    path = os.path.expanduser(path)
     _check_local(path)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        model.generation_config.do_sample = True  # as we use it; else a temperature there could not be saved again
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"no causal language model at {path}: {_first_line(error)}") from error
     _remove_dropout(model)
     _check_head(model, path)
@@ -53,8 +58,9 @@ def _remove_dropout(model):
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        if getattr(module, "attention_dropout", 0.0):
-            module.attention_dropout = 0.0
+        for name in ("dropout", "attention_dropout", "activation_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
 
 
 @torch.no_grad()

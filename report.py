@@ -5,6 +5,7 @@ first drops the lines its checkpoint does not know (checkpoint.py).
 """
 
 import dataclasses
+import importlib.util
 import json
 import math
 import os
@@ -23,7 +24,7 @@ import checkpoint
 import html_report
 import plots
 from eval import decode
-from results import write_answers, write_problems
+from results import write, write_answers, write_problems
 
 SAMPLED_GROUPS = 2  # whole groups of answers kept a step: credit only makes sense beside the rest of its group
 
@@ -33,8 +34,10 @@ class Run:
 
     def __init__(self, cfg, rank=0):
         self.cfg, self.dir, self.main = cfg, cfg.directory, rank == 0
-        self.bar, self.started = None, time.time()
+        self.bar = self.writer = None
         self._refuse_other_config()
+        if cfg.tensorboard and not importlib.util.find_spec("tensorboard"):
+            raise ValueError("--tensorboard needs the package tensorboard: pip install tensorboard")
         self.evaluations = checkpoint.read_lines(self.dir / "evals.jsonl")
 
     def _refuse_other_config(self):
@@ -46,8 +49,8 @@ class Run:
         if not self.cfg.resume:
             raise ValueError(f"{self.dir} already holds a run and --no-resume was given; choose another --run-dir")
         try:
-            theirs, ours = json.loads(path.read_text()), json.loads(_to_json(self.cfg.numbers()))
-        except json.JSONDecodeError as error:
+            theirs, ours = dict(json.loads(path.read_text())), json.loads(_to_json(self.cfg.numbers()))
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is not readable: {error}") from error
         other = [f"--{k.replace('_', '-')} was {theirs.get(k)}, is {v}" for k, v in ours.items() if theirs.get(k) != v]
         if other:
@@ -67,7 +70,7 @@ class Run:
         for name in ("metrics.jsonl", "evals.jsonl", "samples.jsonl"):
             checkpoint.keep_lines_until(self.dir / name, done or -1)
         write_problems(self.dir / "problems.jsonl", held_out)
-        (self.dir / "config.json").write_text(_to_json(dataclasses.asdict(self.cfg) | {"about": _about()}) + "\n")
+        write(self.dir / "config.json", _to_json(dataclasses.asdict(self.cfg) | {"about": _about()}) + "\n")
         self.say(f"{'going on from step ' + str(done) if done else 'training'} in {self.dir}")
 
     # ------------------------------------------------------------------------------------------------ while it runs
@@ -120,7 +123,7 @@ class Run:
                         "length": len(rollout.response_ids),
                         "finished": rollout.finished,
                         "correct": grade.correct and rollout.finished,
-                        "reason": grade.reason,
+                        "reason": grade.reason if rollout.finished else "truncated",
                         "weight": weight_PG[p, g].item(),
                     }
                 )
@@ -133,9 +136,10 @@ class Run:
                 self.say(_clip(r["response"], 600))
 
     def _tensorboard(self, step, numbers):
-        from torch.utils.tensorboard import SummaryWriter  # optional: config checks that it is there
+        from torch.utils.tensorboard import SummaryWriter  # optional: __init__ checks that it is there
 
-        self.writer = getattr(self, "writer", None) or SummaryWriter(self.dir / "tensorboard")
+        if self.writer is None:  # a resumed run writes its steps again: purge_step hides the first writing
+            self.writer = SummaryWriter(self.dir / "tensorboard", purge_step=step)
         for key, value in numbers.items():
             if isinstance(value, int | float):
                 self.writer.add_scalar(key, value, step)
@@ -144,6 +148,8 @@ class Run:
 
     def finish(self):
         """The before/after table and the figures."""
+        if self.writer:
+            self.writer.close()
         if not self.main or len(self.evaluations) < 2:
             return
         before, after = self.evaluations[0], self.evaluations[-1]

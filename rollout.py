@@ -349,6 +349,7 @@ class VLLMSampler:
     def wake(self):
         """Take the memory back."""
         if self.asleep:
+            torch.cuda.empty_cache()  # what the trainer's allocator holds without using it
             self.llm.wake_up()
             self.asleep = False
 

@@ -16,6 +16,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -42,18 +43,22 @@ def train(cfg, world):
         if run.is_finished():
             return run.finish()
         path = checkpoint.newest(cfg.directory) or cfg.model
+        if len(set(gather([str(path)], world))) > 1:
+            raise ValueError(f"ranks see different checkpoints: {cfg.directory} must be on a disk all nodes share")
         tokenizer = policies.load_tokenizer(path, cfg.trust_remote_code)
         problems, prompts = load_prompts(cfg, cfg.train_data, "train", tokenizer, run)
         held_out = load_prompts(cfg, cfg.eval_data, "test", tokenizer, run, limit=cfg.eval_problems)
-        check_sizes(cfg, problems, world)
         model = policies.load_model(path, device=world.device, trust_remote_code=cfg.trust_remote_code)
+        check_sizes(cfg, problems, prompts + held_out[1], model, world)
         sampler = make_sampler(cfg, model, path, tokenizer, world)
     policy, optimizer = set_up(model, cfg, world)
     done = checkpoint.restore_optimizer(path, model, optimizer) if path != cfg.model else 0
     run.begin(done, held_out[0])
 
+    settings = evaluation_settings(cfg, world, len(held_out[0]))
+
     def evaluation(step):
-        run.log_evaluation(step, evaluate(sampler, *held_out, tokenizer=tokenizer, **evaluation_settings(cfg, world)))
+        run.log_evaluation(step, evaluate(sampler, *held_out, tokenizer=tokenizer, **settings))
 
     if done == 0:
         evaluation(0)
@@ -92,6 +97,7 @@ def train(cfg, world):
         for group in optimizer.param_groups:
             group["lr"] = cfg.lr * min(1.0, step / max(1, cfg.warmup_steps))
         numbers = update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world)
+        optimizer.zero_grad(set_to_none=True)  # gradients would take room that the sampler wants
         clock.lap("update")
         sampler.sync(model)
         clock.lap("sync")
@@ -105,6 +111,8 @@ def train(cfg, world):
         if world.rank == 0 and (step % cfg.save_every == 0 or step == cfg.steps):
             checkpoint.save(cfg.directory, step, model, tokenizer, optimizer, keep=cfg.keep_checkpoints)
 
+    if run.evaluations[-1]["step"] < done:  # nothing was left to train, and its end was not evaluated
+        evaluation(done)
     run.finish()
 
 
@@ -214,7 +222,16 @@ def load_prompts(cfg, spec, split, tokenizer, run, limit=None):
     return problems, prompts
 
 
-def check_sizes(cfg, problems, world):
+def check_sizes(cfg, problems, prompts, model, world):
+    context, longest = getattr(model.config, "max_position_embeddings", None), max(map(len, prompts))
+    if context and longest + cfg.max_response_tokens > context:
+        raise ValueError(
+            f"a prompt of {longest} tokens and --max-response-tokens {cfg.max_response_tokens} exceed the context of "
+            f"{cfg.model}, {context} tokens"
+        )
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    if max(map(max, prompts)) >= vocabulary:
+        raise ValueError(f"the tokenizer of {cfg.model} makes ids past the model's vocabulary of {vocabulary}")
     if len(problems) < cfg.prompts_per_step:
         raise ValueError(f"{cfg.train_data}: {len(problems)} problems are fewer than one step's {cfg.prompts_per_step}")
     if min(cfg.prompts_per_step, cfg.prompts_per_step // cfg.mini_batches * cfg.group_size) < world.size:
@@ -248,7 +265,7 @@ def make_sampler(cfg, model, path, tokenizer, world):
     )
 
 
-def evaluation_settings(cfg, world):
+def evaluation_settings(cfg, world, n_problems):
     return {
         "n": cfg.eval_samples,
         "temperature": cfg.temperature,
@@ -257,7 +274,7 @@ def evaluation_settings(cfg, world):
         "seed": cfg.seed,
         "rank": world.rank,
         "world_size": world.size,
-        "chunk": 128 // world.size or 1,  # problems a call of the sampler: many rows at once, yet work for every rank
+        "chunk": max(1, min(128, n_problems) // world.size),  # many rows at once, yet work for every rank
     }
 
 
@@ -267,7 +284,7 @@ def in_groups(values, cfg):
 
 def batch_numbers(rollouts, grades, correct_PG, length_PG):
     """What the batch looked like, all ranks together: the numbers to watch first."""
-    reasons = Counter(g.reason for g in grades)
+    reasons = Counter(g.reason if r.finished else "truncated" for g, r in zip(grades, rollouts, strict=True))
     right = length_PG[correct_PG].float()
     return {
         "accuracy": correct_PG.float().mean().item(),
@@ -309,9 +326,11 @@ def join_world():
     rank, size, local = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
+        if local >= torch.cuda.device_count():
+            cli.fail(f"process {local + 1} of this node finds only {torch.cuda.device_count()} GPUs, one each", rank)
         torch.cuda.set_device(device)
-    if size > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if size > 1:  # ranks wait for the slowest one's answers, which may take longer than NCCL's usual ten minutes
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
     return World(rank, size, device)
 
 
@@ -336,11 +355,14 @@ def all_sum(tensor, world):
 def main(argv=None):
     cfg = cli.parse(PRESETS, argv, prog="train.py", description="Train a reasoning model to think shorter with DRPO.")
     transformers.utils.logging.disable_progress_bar()
+    sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 still gets its table
     world = join_world()
     try:
         train(cfg, world)
     except (OSError, FloatingPointError, torch.OutOfMemoryError) as error:  # the machine's trouble, not a bug
         cli.fail(error, world.rank, code=1)
+    except KeyboardInterrupt:
+        cli.fail("stopped; the same command goes on from the last checkpoint", world.rank, code=130)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

@@ -1,6 +1,7 @@
 """Checkpoints are whole or absent, whatever happens while they are written."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,6 +50,7 @@ def test_old_ones_are_pruned_and_partial_ones_ignored(tmp_path, small_model):
         checkpoint.save(tmp_path, step, small_model, NoTokenizer(), optimizer, keep=2)
     (tmp_path / "checkpoints" / ".partial_99").mkdir()
     (tmp_path / "checkpoints" / "step_99").mkdir()  # not ours: nothing in it
+    shutil.copytree(tmp_path / "checkpoints" / "step_10", tmp_path / "checkpoints" / "step_10_backup")
     assert checkpoint.list_steps(tmp_path) == [9, 10]
     assert checkpoint.newest(tmp_path).name == "step_10"
     assert checkpoint.newest(tmp_path / "empty") is None
@@ -100,6 +102,9 @@ def test_lines_after_a_kill(tmp_path):
     with open(path, "a") as file:
         file.write('{"step": 6, "accu')  # torn
     assert [r["step"] for r in checkpoint.read_lines(path)] == [1, 2, 3, 4, 5]
+    with open(path, "ab") as file:
+        file.write(b'{"step": 7, "response": "caf\xc3')  # torn inside a character
+    assert len(checkpoint.read_lines(path)) == 5
     checkpoint.keep_lines_until(path, 3)
     checkpoint.append_lines(path, [{"step": 4}])
     assert [r["step"] for r in checkpoint.read_lines(path)] == [1, 2, 3, 4]

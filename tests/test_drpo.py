@@ -315,3 +315,18 @@ def test_no_mixed_group_gives_zero_loss_and_zero_gradient():
     loss, metrics = drpo.drpo_loss(logp, old, mask, correct, preference, **SETTINGS)
     assert loss.item() == 0 and metrics["mixed_groups"] == 0
     assert (torch.autograd.grad(loss, logp)[0] == 0).all()
+
+
+def test_other_types_at_the_door():
+    """Float masks (the usual convention), 0/1 grades, integer preferences, tau = infinity: the same values."""
+    new, old, mask, correct, preference = random_batch(13)
+    settings = {"lam": 0.1, "tau": 1.0, "beta": 1e3, "delta": 1e-4}
+    expected, _ = drpo.drpo_loss(new, old, mask, correct, preference, **settings)
+    loss, _ = drpo.drpo_loss(new, old, mask.double(), correct.int(), preference, **settings)
+    close(loss, expected)
+    weight = drpo.positive_distribution(torch.tensor([[-10, -20]]), torch.tensor([[1, 1]]), 10.0)
+    close(weight, torch.tensor([[10.0, 0.0]]).div(10).softmax(-1))
+    score = drpo.sequence_score(new, mask).view(correct.shape)
+    args = (score, correct, drpo.positive_distribution(preference, correct, 0.1))
+    for function in (drpo.drpo_objective, drpo.drpo_credit):
+        close(function(*args, math.inf), function(*args, 1.0, "mean"))

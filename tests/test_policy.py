@@ -77,6 +77,10 @@ def test_dropout_is_switched_off_and_wrong_paths_say_so(tmp_path, small_model):
             policies.load_model(path)
     with pytest.raises(ValueError, match="no tokenizer at"):
         policies.load_tokenizer(str(tmp_path / "model"))
+    whole = (tmp_path / "model" / "model.safetensors").read_bytes()
+    (tmp_path / "model" / "model.safetensors").write_bytes(whole[:1000])  # an interrupted download
+    with pytest.raises(ValueError, match="no causal language model at"):
+        policies.load_model(tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").rename(tmp_path / "model" / "pytorch_model.bin")
     with pytest.raises(ValueError, match="no causal language model at"):
         policies.load_model(tmp_path / "model")

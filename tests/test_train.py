@@ -144,6 +144,8 @@ MISTAKES = {
     "lambda": (["--lam=0"], "--lam must be positive, got 0.0"),
     "lambda nan": (["--lam=nan"], "--lam must be positive"),
     "group of one": (["--group-size=1"], "--group-size must be 2 or more"),
+    "seed": (["--seed=-1"], "--seed must be 0 or more, got -1"),
+    "context": (["--max-response-tokens=2000"], "exceed the context of"),
     "unknown flag": (["--lmabda=1"], "unknown flag --lmabda"),
     "not a number": (["--lr=fast"], "--lr"),
     "indivisible": (["--prompts-per-step=5", "--mini-batches=2"], "multiple of --mini-batches 2"),
@@ -197,6 +199,8 @@ def test_another_config_in_the_same_directory_is_refused(finished, capsys):
     assert stop.value.code == 2 and "lam was 0.1, is 0.3" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         in_process(finished, "--no-resume")
+    assert "already holds a run" in capsys.readouterr().err
+    in_process(finished, "--micro-batch-tokens=100")  # memory is not part of what was asked for
 
 
 def test_diverged_weights_and_a_full_disk_end_in_one_line(tmp_path, capsys, monkeypatch):
