@@ -52,8 +52,8 @@ def alp_reward(correct_PG, length_PG, beta=1e-7):
 
     Charged to correct and wrong answers alike; easy prompts pay most, unsolved ones the floor 1/G. No official code is
     known. At the paper's beta the term is invisible in mixed groups; where all answers are right (or all wrong) it is
-    the whole spread, and GRPO's std blows it up to full size: there beta acts only through the eps beside that std (1e-6
-    in verl, 1e-4 in TRL). Hand it float64 lengths for beta < 1e-8: float32's steps near 1 are 6e-8.
+    the whole spread, and GRPO's std blows it up to full size: there beta acts only through the eps beside that std
+    (1e-6 in verl, 1e-4 in TRL). Hand it float64 lengths for beta < 1e-8: float32's steps near 1 are 6e-8.
     """
     correct_PG, length_PG = _inputs(correct_PG, length_PG)
     solved_P1 = correct_PG.mean(-1, keepdim=True).clamp(min=1 / correct_PG.shape[-1])
