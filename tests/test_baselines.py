@@ -1,4 +1,4 @@
-"""The other methods against independent oracles: published numbers, slow loops, counts, autograd, limits, cut batches."""
+"""The other methods against independent oracles: published numbers, slow loops, counts, autograd, cut batches."""
 
 import itertools
 import math
@@ -75,7 +75,7 @@ def test_rloo_equals_a_slow_loop():
 @pytest.mark.parametrize("G", [1, 3, 6, 7])
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 def test_equal_rewards_and_lone_answers_give_exactly_zero(G, dtype):
-    """The rounded mean of G equal numbers is not that number: divided by std + 1e-6 the rest would be no longer small."""
+    """The rounded mean of G equal numbers need not be that number, and a rest over std + 1e-6 is not small."""
     reward = torch.tensor([0.1, 0.3, 0.7, 1 / 3, 0.95])[:, None].repeat(1, G).to(dtype)
     for std in ("sample", "population", None):
         assert (baselines.grpo_advantage(reward, std) == 0).all()
@@ -133,13 +133,15 @@ def test_gdpo_keeps_apart_what_grpo_collapses():
 
 
 def distinct_groups(advantage_PG):
-    rounded = (advantage_PG.sort(-1).values * 1e6).round() + 0.0  # no -0
-    return len(rounded.unique(dim=0))
+    return len(set(map(tuple, (advantage_PG.sort(-1).values * 1e6).round().tolist())))
 
 
 @pytest.mark.parametrize(
     "K, G, grpo, no_std, gdpo",
-    [(2, *row) for row in zip(range(2, 8), (2, 4, 7, 11, 16, 22), (3, 6, 10, 15, 21, 28), (3, 6, 14, 26, 38, 59))]
+    [
+        (2, *row)
+        for row in zip(range(2, 8), (2, 4, 7, 11, 16, 22), (3, 6, 10, 15, 21, 28), (3, 6, 14, 26, 38, 59), strict=True)
+    ]
     + [(3, 4, 14, 20, 45), (4, 4, 23, 35, 127), (5, 4, 41, 56, 318)],
 )
 def test_number_of_distinct_advantage_groups(K, G, grpo, no_std, gdpo):
@@ -220,21 +222,22 @@ def test_rloo_lp(alpha, expected):
 
 
 def alp_group():
-    """Eight correct answers: std 1390 tokens, the shortest 1.198 std below the mean, the longest 1.685 above."""
-    z = [-1.198, 1.685, *[-0.0812 - 0.669] * 3, *[-0.0812 + 0.669] * 3]
-    return torch.ones(1, 8, dtype=torch.bool), 3000 + 1390 * doubles(z)
+    """Eight correct answers: std 1384 tokens, the shortest 1.2005 std below the mean, the longest 1.688 above."""
+    z = [-1.2005, 1.688, *[-0.08125 - 0.6671] * 3, *[-0.08125 + 0.6671] * 3]
+    return torch.ones(1, 8, dtype=torch.bool), 3000 + 1384 * doubles(z)
 
 
 @pytest.mark.parametrize(
     "eps, beta, most, least",
-    [(1e-6, 1e-9, 0.70, -0.97), (1e-6, 1e-8, 1.12, -1.57), (1e-6, 1e-7, 1.19, -1.68)]
+    [(1e-6, 1e-9, 0.70, -0.98), (1e-6, 1e-8, 1.12, -1.57), (1e-6, 1e-7, 1.19, -1.68)]
     + [(1e-4, 1e-9, 0.016, -0.023), (1e-4, 1e-8, 0.146, -0.205), (1e-4, 1e-7, 0.697, -0.980)],
 )
 def test_alps_beta_acts_through_the_eps_beside_the_std(eps, beta, most, least):
-    """In an all-correct group a 100-fold smaller beta still gives advantages of full size with verl's eps."""
+    """In an all-correct group a 100-fold smaller beta still gives advantages of nearly full size with verl's eps. Only
+    beta/eps counts: beta 1e-9 with 1e-6 is 1e-7 with 1e-4, to rounding (float32 may show -0.97 for the -0.98)."""
     reward = baselines.alp_reward(*alp_group(), beta)
     advantage = baselines.grpo_advantage(reward, "sample", eps)
-    half_a_digit = 0.006 if eps == 1e-6 else 0.0015
+    half_a_digit = 0.0051 if eps == 1e-6 else 0.00051
     assert advantage.max().item() == pytest.approx(most, abs=half_a_digit)
     assert advantage.min().item() == pytest.approx(least, abs=half_a_digit)
 
@@ -326,7 +329,7 @@ def test_laser_ds_targets_are_the_smallest_that_leave_one_correct_answer():
     assert baselines.laser_d_targets(correct, length, [8, 2, 4], 100).tolist() == [4, 4, 100]
     assert baselines.laser_d_targets(correct, length, [8, 20], 10).tolist() == [8, 8, 10]
     assert baselines.laser_d_targets(correct[:1], length[:1], range(1, 20), 50).tolist() == [2, 50, 50]  # empty classes
-    assert baselines.laser_d_targets(correct, length, range(1, 20), 100, expected=2).tolist() == [8, 7, 100]
+    assert baselines.laser_d_targets(correct, length, range(1, 20), 100, expected=2).tolist() == [7, 7, 100]
 
 
 def test_conditioned_length():
@@ -351,14 +354,8 @@ def test_format_equals_the_regular_expression(pieces):
 def test_format_and_integer_rewards():
     texts = ["<think>a\nb</think>\n<answer>12</answer>", "a</think>\n<answer> 12 </answer>", "<answer>1.5</answer>"]
     assert baselines.format_reward(texts).tolist() == [1, 0, 0]
-    assert baselines.integer_reward([*texts, "<answer>-3</answer>", "", "<answer>²</answer>"]).tolist() == [
-        1,
-        1,
-        0,
-        0,
-        0,
-        0,
-    ]
+    assert baselines.integer_reward(texts).tolist() == [1, 1, 0]
+    assert baselines.integer_reward(["<answer>-3</answer>", "", "<answer>²</answer>"]).tolist() == [0, 0, 0]
 
 
 def test_integer_lengths_give_float32_and_nothing_is_changed_in_place():
