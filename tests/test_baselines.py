@@ -1,5 +1,6 @@
 """The other methods against independent oracles: published numbers, slow loops, counts, autograd, cut batches."""
 
+import inspect
 import itertools
 import math
 import re
@@ -210,10 +211,10 @@ def test_rloo_lp(alpha, expected):
     """Wrong answers earn nothing and do not move the correct ones' mean; each row is a prompt of its own."""
     length = torch.tensor([[1000, 2000, 4000, 7, 8192, 9], [1, 5, 700, 1, 1, 1], [9, 9, 9, 3, 3, 3], [9] * 6])
     correct = bools([1, 1, 1, 0, 0, 0], [0, 0, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0], [0] * 6)
-    reward = baselines.rloo_lp_reward(correct, length, alpha)
+    reward = baselines.rloo_lp_reward(correct, length.double(), alpha)
     half = 1 - alpha / 2
     near(reward, [*expected, 0, 0, 0], [0, 0, half, 0, 0, 0], [half, half, half, 0, 0, 0], [0] * 6)
-    close(reward[0, :3].to(F64), doubles(*slow_rloo_lp([1000, 2000, 4000], alpha, statistics.pstdev)))
+    close(reward[0, :3], doubles(*slow_rloo_lp([1000, 2000, 4000], alpha, statistics.pstdev)))
     if alpha == 0.2:
         near(baselines.rloo_advantage(reward)[0], 0.5979, 0.5552, 0.4692, -0.5408, -0.5408, -0.5408)
         # What LASER's port would give: the sample std. Ours is not that.
@@ -366,6 +367,18 @@ def test_integer_lengths_give_float32_and_nothing_is_changed_in_place():
         assert correct.equal(correct_before) and length.equal(length_before)
     with pytest.raises(ValueError, match="max_length must be positive"):
         baselines.length_penalty_reward(correct, length, 0)
+
+
+def test_defaults_are_their_authors_own():
+    expected = dict(
+        length_penalty_reward=(1.0,), rloo_lp_reward=(0.2,), alp_reward=(1e-7,), hapo_reward=(1.0,),
+        l1_max_reward=("paper", 3e-4), shorter_better_reward=(2.0, 1e-3), laser_d_reward=(0.5, -0.5),
+        conditioned_length_reward=(4000, True), grpo_advantage=("sample", 1e-6),
+        gdpo_advantage=(None, True, 1e-4, "sequences", None),
+    )  # fmt: skip
+    for name, defaults in expected.items():
+        parameters = inspect.signature(getattr(baselines, name)).parameters.values()
+        assert tuple(p.default for p in parameters if p.default is not p.empty) == defaults, name
 
 
 # ---------------------------------------------------------------------------------- the paper's point, method by method
