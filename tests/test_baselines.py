@@ -491,3 +491,6 @@ def test_padding_may_hold_anything():
         close(torch.autograd.grad(dirty, dirty_new)[0], torch.autograd.grad(clean, new)[0])
     with pytest.raises(ValueError, match="unknown aggregate 'mean'"):
         baselines.clipped_surrogate(new, old, mask, advantage, aggregate="mean")
+    mask[2] = False
+    with pytest.raises(AssertionError, match="without tokens"):
+        baselines.clipped_surrogate(new, old, mask, advantage)
