@@ -262,7 +262,7 @@ def test_hapo():
     near(bonus, [0.7071, 0, -0.7, -0.7], [0, 0, -0.7071, -1], [0] * 4, [0.7071, 0, -0.7, -1])
     near(baselines.hapo_reward(correct, length, shortest, w=0.1)[3], 1.0707, 0, 0.93, -0.1)
     with pytest.raises(ValueError, match="positive"):
-        baselines.hapo_reward(correct, length, torch.zeros(4))
+        baselines.hapo_reward(correct, length, torch.tensor([2000.0, 0, 2000, 2000]))
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 9000)), min_size=2, max_size=8), st.floats(0, 1))
