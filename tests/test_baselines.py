@@ -67,9 +67,10 @@ def test_grpo_equals_a_slow_loop(std, deviation, eps):
     close(baselines.grpo_advantage(reward.float(), std, eps), expected.float(), atol=1e-5, rtol=1e-5)
 
 
-def test_rloo_equals_a_slow_loop():
-    reward = torch.randn(40, 7, dtype=F64, generator=torch.Generator().manual_seed(2))
-    expected = [[r - (sum(row) - r) / 6 for r in row] for row in reward.tolist()]
+@pytest.mark.parametrize("G", [2, 7])
+def test_rloo_equals_a_slow_loop(G):
+    reward = torch.randn(40, G, dtype=F64, generator=torch.Generator().manual_seed(2))
+    expected = [[r - (sum(row) - r) / (G - 1) for r in row] for row in reward.tolist()]
     close(baselines.rloo_advantage(reward), doubles(*expected))
 
 
@@ -330,6 +331,8 @@ def test_laser_ds_targets_are_the_smallest_that_leave_one_correct_answer():
     assert baselines.laser_d_targets(correct, length, [8, 2, 4], 100).tolist() == [4, 4, 100]
     assert baselines.laser_d_targets(correct, length, [8, 20], 10).tolist() == [8, 8, 10]
     assert baselines.laser_d_targets(correct[:1], length[:1], range(1, 20), 50).tolist() == [2, 50, 50]  # empty classes
+    pair = bools([1, 0], [1, 1], [0, 0]), torch.tensor([[3, 4], [5, 6], [7, 8]])
+    assert baselines.laser_d_targets(*pair, range(1, 20), 100).tolist() == [6, 4, 8]  # never less than one right
     assert baselines.laser_d_targets(correct, length, range(1, 20), 100, expected=2).tolist() == [7, 7, 100]
 
 
