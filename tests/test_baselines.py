@@ -299,7 +299,8 @@ def test_l1_max():
     by_prompt = baselines.l1_max_reward(correct, length, torch.tensor([2000, 1500]))
     near(by_prompt, [0.8, 0.5, 0.2, 0, 0], [0.8, 0.5, 0.2, 0, 0.9497])
     assert (baselines.l1_max_reward(~correct, length, 2000, "code") == 0).all()
-    assert baselines.l1_max_reward(correct[:1, :1], torch.tensor([[1]]), 8000).item() == 1.0
+    for slope in ("paper", "code"):  # both are capped at 1
+        assert baselines.l1_max_reward(correct[:1, :1], torch.tensor([[1]]), 8000, slope).item() == 1.0
     with pytest.raises(ValueError, match="unknown slope"):
         baselines.l1_max_reward(correct, length, 2000, "steep")
 
