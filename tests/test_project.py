@@ -10,8 +10,8 @@ from conftest import ROOT
 
 # A file imports only from those before it.
 ROOMS = [
-    "cli", "arithmetic", "data", "answer", "reward", "drpo", "decoding", "rollout", "policy", "checkpoint", "metrics",
-    "plots", "results", "html_report", "config", "eval", "report", "train",
+    "cli", "arithmetic", "data", "answer", "reward", "drpo", "baselines", "decoding", "rollout", "policy", "checkpoint",
+    "metrics", "plots", "results", "html_report", "config", "eval", "report", "train",
 ]  # fmt: skip
 
 
@@ -43,7 +43,8 @@ def test_imports_run_one_way(room):
 
 
 def test_the_mathematics_knows_no_models_and_the_grader_no_engine():
-    assert set(imported(ROOT / "drpo.py")) == {"math", "torch"}
+    for room in ("drpo", "baselines"):
+        assert set(imported(ROOT / f"{room}.py")) == {"math", "torch"}, room
     for path in [path for room in ("reward", "answer", "data", "arithmetic") for path in files_of(room)]:
         assert not {"torch", "transformers", "vllm"} & set(imported(path)), path
 
