@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from data import SUFFIX
+
 TINY_MODEL = str(Path(__file__).resolve().parent / "tiny")
-INSTRUCTION = "Let's think step by step and output the final answer within \\boxed{}."
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Config:
     """A Hub id, a .parquet/.json/.jsonl file, or "arithmetic" (built in)."""
     eval_data: str = "aime"
     """Held-out problems, named as in train_data or eval.py."""
-    suffix: str = INSTRUCTION
+    suffix: str = SUFFIX
     """Appended to each problem that does not already end with it."""
     skip_unanswered: bool = False
     """Leave out (and count) rows without an answer instead of stopping."""
