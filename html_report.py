@@ -35,7 +35,7 @@ REFLECTION = {  # what a model says when it goes back over its own work; read al
 }  # fmt: skip
 PATTERN = re.compile(rf"\b(?:{'|'.join(f'({p})' for p in REFLECTION.values())})\b", re.IGNORECASE | re.ASCII)
 
-# What is embedded at most. A page of a few MB opens at once, also on a phone; everything is in answers.jsonl
+# What is embedded at most. A page of a few MB opens at once, also on a phone; everything is in answers*.jsonl
 QUESTIONS, SAMPLES = 240, 4
 TEXT = 8_000  # characters of one answer; longer ones lose their middle
 TEXTS = 6_000_000  # characters of all answers

@@ -148,7 +148,7 @@ function answersSection(data, colourOf) {
   const section = el("section", { id: "answers" },
     el("h2", {}, "Answers to read"),
     el("p", { class: "note" }, "Words of reflection are ", el("mark", {}, "marked"), ": ", Object.keys(data.reflection).join(", "), ". ",
-      note ? `Embedded here: ${note}; very long ones lose their middle. Everything is in answers.jsonl.` : ""),
+      note ? `Embedded here: ${note}; very long ones lose their middle. Everything is in the answers*.jsonl beside this page.` : ""),
     el("div", { class: "controls" }, Object.values(controls).map((c) => c.label), el("label", {}, "search", search)),
     count, list, more);
   update();
