@@ -74,7 +74,7 @@ def evaluate(sampler, problems, prompt_ids, *, n, temperature, top_p=1.0, max_to
         bar.set_postfix(accuracy=f"{np.mean([a.correct for a in new]):.3f}",
                         length=f"{np.mean([a.length for a in new]):.0f}", refresh=False)
     bar.close()
-    known |= {(a.source, a.index, a.sample): a for part in _gather(new, world_size) for a in part}
+    known |= {(a.source, a.index, a.sample): a for part in gather_parts(new, world_size) for a in part}
     answers = [known[_key(p, s)] for p in problems for s in range(n)]
     return summarise(answers, seconds=time.monotonic() - start)
 
@@ -110,8 +110,8 @@ def _claim(chunks, world_size):
         yield chunks[i]
 
 
-def _gather(items, world_size):
-    """Every rank's items, on every rank."""
+def gather_parts(items, world_size):
+    """[rank 0's items, rank 1's, ...], on every rank."""
     if world_size == 1:
         return [items]
     import torch.distributed as dist
@@ -222,7 +222,7 @@ def run(cfg, rank, world_size, local_rank):
             claim_directory(output, cfg, max_tokens, problems, prompt_ids)
             write_problems(output / "problems.jsonl", problems)
         # One reader for all: a rank that read later would also see what others have begun to write
-        done = _gather(read_answers(output) if rank == 0 else None, world_size)[0]
+        done = gather_parts(read_answers(output) if rank == 0 else None, world_size)[0]
         sampler = None
         if len(done) < len(problems) * cfg.samples:
             model = None

@@ -33,7 +33,7 @@ import report
 import reward
 import rollout
 from config import PRESETS
-from eval import decode, evaluate
+from eval import decode, evaluate, gather_parts
 
 
 def train(cfg, world):
@@ -336,11 +336,7 @@ def join_world():
 
 def gather(items, world):
     """Every rank's items, concatenated in rank order (and so in prompt order)."""
-    if world.size == 1:
-        return items
-    parts = [None] * world.size
-    dist.all_gather_object(parts, items)
-    return [item for part in parts for item in part]
+    return [item for part in gather_parts(items, world.size) for item in part]
 
 
 def all_sum(tensor, world):
