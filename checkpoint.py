@@ -3,7 +3,8 @@
     run/config.json            every setting, the command and versions, written before step 0
     run/metrics.jsonl          one JSON object a step
     run/samples.jsonl          a few whole groups of answers with their grades and weights
-    run/checkpoints/step_N/    a Hugging Face model directory, beside optimizer.safetensors and trainer.json
+    run/checkpoints/step_N/    a Hugging Face model directory, beside optimizer.safetensors, method.safetensors (what a
+                               method remembers, see methods.py) and trainer.json
 
 There are no random-number states to keep: all randomness in training is a function of (seed, step).
 """
@@ -19,7 +20,7 @@ from safetensors.torch import load_file, save_file
 PREFIX = "step_"
 
 
-def save(run_dir, step, model, tokenizer, optimizer, *, keep=2):
+def save(run_dir, step, model, tokenizer, optimizer, state=None, *, keep=2):
     """Write checkpoints/step_N under another name, flush it to the disk, then rename: readers see all or nothing.
 
     Raises OSError (a full disk, say) with the checkpoints written before it untouched and no half-written one left.
@@ -32,6 +33,7 @@ def save(run_dir, step, model, tokenizer, optimizer, *, keep=2):
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         save_file(_optimizer_tensors(model, optimizer), partial / "optimizer.safetensors")
+        save_file(state or {}, partial / "method.safetensors")
         (partial / "trainer.json").write_text(json.dumps({"step": step}) + "\n")
         for path in partial.iterdir():
             _flush(path)
@@ -79,6 +81,11 @@ def restore_optimizer(checkpoint, model, optimizer):
                 for key in keys
             }
     return json.loads((Path(checkpoint) / "trainer.json").read_text())["step"]
+
+
+def restore_state(checkpoint):
+    """What the method remembered, as methods.weigh returned it."""
+    return load_file(Path(checkpoint) / "method.safetensors")
 
 
 def _optimizer_tensors(model, optimizer):

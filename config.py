@@ -1,7 +1,8 @@
 """config.py - every setting of a training run, one frozen dataclass; the presets are its instances.
 
-The dial is `--lam`. Every other default is the official run's (github Optimization-AI/DRPO, its 8k scripts) and
-the `tiny` preset says what it changes so that a laptop finishes in minutes.
+The dial is `--lam`; `--method` trains any other method of the papers, which has a knob of its own. Every other default
+is the official run's (github Optimization-AI/DRPO, its 8k scripts) and the `tiny` preset says what it changes so that a
+laptop finishes in minutes.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from data import SUFFIX
+from methods import METHODS, PREFERENCES, REWARDS
 
 TINY_MODEL = str(Path(__file__).resolve().parent / "tiny")
 
@@ -31,11 +33,14 @@ class Config:
     template: bool = True
     """Use the tokenizer's chat template; --no-template trains on the bare text."""
 
-    # The objective (drpo.py)
+    method: Literal[tuple(METHODS)] = "drpo"
+    """Who gets how much credit (methods.py)."""
+
+    # DRPO and DisCO (drpo.py)
     lam: float = 0.1
     """lambda, the dial: small favours short correct answers, large ignores length, inf is DisCO."""
-    preference: Literal["linear", "concave", "cosine"] = "linear"
-    """The shape of the length preference among correct answers."""
+    preference: Literal[tuple(PREFERENCES)] = "linear"
+    """What is preferred among correct answers: short ones (three shapes), or few reflection words."""
     score: Literal["log_likelihood", "likelihood_ratio"] = "log_likelihood"
     negatives: Literal["dro", "mean"] = "dro"
     """How wrong answers are pushed down: worst case (DisCO, DRPO) or mean (DisCO-b)."""
@@ -46,6 +51,42 @@ class Config:
     delta: float = 1e-4
     """Radius of the trust region: KL(old || new) in nats a token that costs nothing."""
     kl_estimator: Literal["k1", "k3"] = "k1"
+
+    # The other methods' own knobs (baselines.py)
+    alpha: float = 0.2
+    """grpo-lp, rloo-lp: weight of the length penalty; 0 is none."""
+    alp_beta: float = 1e-7
+    """alp: reward lost a token, times the prompt's solve rate."""
+    hapo_w: float = 1.0
+    """hapo: weight of the length reward; at most 1 keeps every right answer above every wrong one."""
+    l1_target: int = 4096
+    """l1-max: tokens asked for."""
+    l1_alpha: float = 3e-4
+    """l1-max: reward lost a token over the target."""
+    l1_slope: Literal["paper", "code"] = "paper"
+    """l1-max: as published, or half as steep as in its repository."""
+    l1_prompt: bool = True
+    """l1-max: tell the model the target ("Think for maximum N tokens.")."""
+    sb_a: float = 2.0
+    """shorter-better: reward of a right answer."""
+    sb_b: float = 1e-3
+    """shorter-better: reward lost a token of distance from the group's shortest right answer."""
+    laser_bonus: float = 0.5
+    """laser-d: reward of a right answer within its target."""
+    laser_every: int = 20
+    """laser-d: steps between two choices of the targets."""
+    rewards: tuple[Literal[tuple(REWARDS)], ...] = ("correct", "conditioned_length")
+    """gdpo, grpo-sum: which rewards; conditioned: only a right answer earns it."""
+    reward_weights: tuple[float, ...] = ()
+    """gdpo, grpo-sum: one weight a reward; none: all 1."""
+    length_limit: int = 4000
+    """gdpo, grpo-sum: tokens within which the length rewards are earned."""
+    gdpo_over: Literal["sequences", "tokens"] = "sequences"
+    """gdpo: normalise the batch over answers (paper) or over tokens."""
+    adv_std: Literal["sample", "population"] = "sample"
+    """Group-normalised methods: divide the advantage by this standard deviation ..."""
+    adv_eps: float = 1e-6
+    """... plus this. ALP's beta acts through it."""
 
     # One step: sample, grade, weigh, update
     steps: int = 1000
@@ -103,9 +144,15 @@ class Config:
 
         for flag in ("lam", "tau"):
             need(getattr(self, flag) > 0, flag, "positive")  # also catches nan
-        for flag in ("beta", "delta", "weight_decay", "warmup_steps", "eval_problems", "lr", "seed"):
+        for flag in (
+            *("beta", "delta", "weight_decay", "warmup_steps", "eval_problems", "lr", "seed"),
+            *("alpha", "alp_beta", "hapo_w", "l1_alpha", "sb_a", "sb_b", "laser_bonus", "adv_eps"),
+        ):
             need(getattr(self, flag) >= 0, flag, "0 or more")
-        for flag in ("tau", "beta", "delta", "lr", "weight_decay"):
+        for flag in (
+            *("tau", "beta", "delta", "lr", "weight_decay"),
+            *("alpha", "alp_beta", "hapo_w", "l1_alpha", "sb_a", "sb_b", "laser_bonus", "adv_eps"),
+        ):
             need(math.isfinite(getattr(self, flag)), flag, "finite")
         need(0 < self.temperature < math.inf, "temperature", "positive")
         need(0 < self.eval_top_p <= 1, "eval_top_p", "in (0, 1]")
@@ -115,6 +162,7 @@ class Config:
         for flag in (
             *("steps", "prompts_per_step", "mini_batches", "max_prompt_tokens", "max_response_tokens"),
             *("micro_batch_tokens", "eval_every", "eval_samples", "save_every", "keep_checkpoints", "show_every"),
+            *("l1_target", "laser_every", "length_limit"),
         ):
             need(getattr(self, flag) >= 1, flag, "1 or more")
         if self.prompts_per_step % self.mini_batches:
@@ -122,10 +170,28 @@ class Config:
                 f"--prompts-per-step {self.prompts_per_step} must be a multiple of --mini-batches {self.mini_batches}"
             )
 
+        if not self.rewards or len(self.reward_weights) not in (0, len(self.rewards)):
+            raise ValueError(
+                f"--reward-weights must be as many as --rewards, got {len(self.reward_weights)} for {len(self.rewards)}"
+            )
+
+    @property
+    def dial(self):
+        """The method and its knob, in words and short: "drpo lam=0.1"."""
+        knob = METHODS[self.method].knob
+        return f"{self.method} {knob}={getattr(self, knob):g}" if knob else self.method
+
+    @property
+    def suffixes(self):
+        """What is said after each problem: the instruction, and L1-Max's budget."""
+        says_budget = self.method == "l1-max" and self.l1_prompt
+        return [self.suffix, f"Think for maximum {self.l1_target} tokens." if says_budget else ""]
+
     @property
     def directory(self):
         """Where this run writes; derived unless given. Another setting in the same directory is refused (report.py)."""
-        return Path(self.run_dir or f"runs/{Path(self.model).name}-lam{self.lam:g}-seed{self.seed}").expanduser()
+        dial = f"lam{self.lam:g}" if self.method == "drpo" else self.dial.replace(" ", "-").replace("=", "")
+        return Path(self.run_dir or f"runs/{Path(self.model).name}-{dial}-seed{self.seed}").expanduser()
 
     def numbers(self):
         """The settings that decide the run's numbers: two configs with equal numbers() may continue each other.
@@ -149,6 +215,10 @@ TINY = Config(
     weight_decay=0.0,
     micro_batch_tokens=4096,  # what a core's caches like
     gradient_checkpointing=False,
+    l1_target=64,
+    l1_prompt=False,  # it reads nothing but problems
+    length_limit=64,
+    laser_every=5,
     eval_problems=512,
     eval_samples=4,
     eval_top_p=1.0,

@@ -244,12 +244,13 @@ def _one_line(error, limit=300):
 # ---------------------------------------------------------------------------------------------------- prompts
 
 
-def encode_prompts(problems, tokenizer, *, max_tokens: int, template: bool = True, suffix: str = ""):
+def encode_prompts(problems, tokenizer, *, max_tokens: int, template: bool = True, suffix=()):
     """Prompts as token ids: (kept problems, their ids, number dropped for being longer than `max_tokens`).
 
     With `template`, the tokenizer's own chat template with the generation prompt, tokenised without special tokens (the
-    template holds them); without, the bare text with whatever special tokens the tokenizer adds. `suffix` is appended
-    to prompts that do not hold it yet. Raises ValueError without a template, or if no prompt is short enough.
+    template holds them); without, the bare text with whatever special tokens the tokenizer adds. `suffix`, one text or
+    several, is appended to prompts that do not hold it yet. Raises ValueError without a template, or if no prompt is
+    short enough.
     """
     if not problems:
         raise ValueError("no problems to encode")
@@ -257,9 +258,9 @@ def encode_prompts(problems, tokenizer, *, max_tokens: int, template: bool = Tru
     if template and not tokenizer.chat_template:
         raise ValueError(f"{name} has no chat template: pass --no-template to prompt with the bare text")
     texts = [problem.prompt for problem in problems]
-    if suffix.strip():
-        joint = suffix if suffix[0].isspace() else " " + suffix
-        texts = [text if suffix.strip() in text else text + joint for text in texts]
+    for words in filter(str.strip, [suffix] if isinstance(suffix, str) else suffix):
+        joint = words if words[0].isspace() else " " + words
+        texts = [text if words.strip() in text else text + joint for text in texts]
     if template:
         texts = [_templated(text, tokenizer, name) for text in texts]
     ids = tokenizer(texts, add_special_tokens=not template)["input_ids"]

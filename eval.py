@@ -34,6 +34,7 @@ from results import (
     write_problems,
     write_results,
 )
+from world import gather_parts
 
 # ---------------------------------------------------------------------------------------------------- evaluate
 
@@ -108,17 +109,6 @@ def _claim(chunks, world_size):
     store, name = _get_default_store(), f"evaluate/{next(_calls)}"
     while (i := store.add(name, 1) - 1) < len(chunks):
         yield chunks[i]
-
-
-def gather_parts(items, world_size):
-    """[rank 0's items, rank 1's, ...], on every rank."""
-    if world_size == 1:
-        return [items]
-    import torch.distributed as dist
-
-    parts = [None] * world_size
-    dist.all_gather_object(parts, items)
-    return parts
 
 
 # ---------------------------------------------------------------------------------------------------- command line

@@ -15,7 +15,6 @@ import html
 import itertools
 import json
 import math
-import re
 import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -23,18 +22,12 @@ from pathlib import Path
 from string import Template
 
 import cli
-from metrics import AES, aes, as_json
+from metrics import AES, REFLECTION, aes, as_json, reflection_words
 from plots import read_run
 from results import set_name_of
 from results import write as write_file
 
 PAGE = Path(__file__).resolve().parent / "page"
-REFLECTION = {  # what a model says when it goes back over its own work; read alike by Python and by the browser
-    "wait": "wait", "alternatively": "alternatively", "hmm": "hm+", "check": "(?:re)?check(?:s|ed|ing)?",
-    "verify": "verif(?:y|ies|ied|ying)", "actually": "actually", "hold on": "hold on", "reconsider": "reconsider",
-}  # fmt: skip
-PATTERN = re.compile(rf"\b(?:{'|'.join(f'({p})' for p in REFLECTION.values())})\b", re.IGNORECASE | re.ASCII)
-
 # What is embedded at most. A page of a few MB opens at once, also on a phone; everything is in answers*.jsonl
 QUESTIONS, SAMPLES = 240, 4
 TEXT = 8_000  # characters of one answer; longer ones lose their middle
@@ -167,12 +160,6 @@ def is_number(value):
 
 
 # ---------------------------------------------------------------------------------------------------- numbers
-
-
-def reflection_words(text) -> Counter:
-    """How often each kind of reflection word occurs."""
-    names = tuple(REFLECTION)
-    return Counter(names[m.lastindex - 1] for m in PATTERN.finditer(text))
 
 
 def groups_of(source):

@@ -9,10 +9,17 @@ P problems | n answers a problem
 
 import dataclasses
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
+
+REFLECTION = {  # what a model says when it goes back over its own work; read alike by Python and by the browser
+    "wait": "wait", "alternatively": "alternatively", "hmm": "hm+", "check": "(?:re)?check(?:s|ed|ing)?",
+    "verify": "verif(?:y|ies|ied|ying)", "actually": "actually", "hold on": "hold on", "reconsider": "reconsider",
+}  # fmt: skip
+PATTERN = re.compile(rf"\b(?:{'|'.join(f'({p})' for p in REFLECTION.values())})\b", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -220,3 +227,12 @@ def as_json(value):
     if isinstance(value, (list, tuple)):
         return [as_json(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# ------------------------------------------------------------------------------------------------------ reading texts
+
+
+def reflection_words(text) -> Counter:
+    """How often each kind of reflection word occurs."""
+    names = tuple(REFLECTION)
+    return Counter(names[m.lastindex - 1] for m in PATTERN.finditer(text))

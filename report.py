@@ -23,7 +23,6 @@ from tqdm import tqdm
 import checkpoint
 import html_report
 import plots
-from eval import decode
 from results import write, write_answers, write_problems
 
 SAMPLED_GROUPS = 2  # whole groups of answers kept a step: credit only makes sense beside the rest of its group
@@ -104,7 +103,7 @@ class Run:
             f"mean length {result.mean_length:.1f} tokens, cut off {result.truncated:.1%}  ({result.seconds:.0f} s)"
         )
 
-    def log_samples(self, step, problems, rollouts, grades, weight_PG, tokenizer):
+    def log_samples(self, step, problems, rollouts, texts, grades, weight_PG):
         """Keep a few whole groups; now and then print two answers of one question, the most and the least wanted."""
         if not self.main:
             return
@@ -119,11 +118,12 @@ class Run:
                         "index": problems[p].index,
                         "prompt": problems[p].prompt,
                         "truth": problems[p].answer,
-                        "response": decode(rollout, tokenizer),
+                        "response": texts[p * G + g],
                         "length": len(rollout.response_ids),
                         "finished": rollout.finished,
                         "correct": grade.correct and rollout.finished,
                         "reason": grade.reason if rollout.finished else "truncated",
+                        "logp": sum(rollout.logp) / len(rollout.logp),  # the answer's score when it was sampled
                         "weight": weight_PG[p, g].item(),
                     }
                 )
@@ -153,7 +153,7 @@ class Run:
         if not self.main or len(self.evaluations) < 2:
             return
         before, after = self.evaluations[0], self.evaluations[-1]
-        print_before_after(before, after, self.cfg.lam)
+        print_before_after(before, after, self.cfg.dial)
         plots.training_curves(self.dir, self.dir / "curves.png")
         plots.before_after(before, after, self.dir / "before_after.png")
         html_report.write([self.dir], self.dir / "report.html")
@@ -162,9 +162,9 @@ class Run:
         self.say(f"model: {checkpoint.newest(self.dir)}   numbers: {self.dir / 'metrics.jsonl'}")
 
 
-def print_before_after(before, after, lam):
+def print_before_after(before, after, dial):
     """One table: accuracy and length on the same held-out problems, and the change, level by level."""
-    table = Table(title=f"Held-out problems before and after DRPO (lambda = {lam:g})", title_justify="left")
+    table = Table(title=f"Held-out problems before and after {dial}", title_justify="left")
     for column, justify in (("", "left"), ("before", "right"), ("after", "right"), ("change", "right")):
         table.add_column(column, justify=justify)
 

@@ -5,18 +5,15 @@
 
 Every rank samples and grades its own prompts; then all ranks see the whole batch, so the weights, the credits and the
 logged numbers are global, and each rank updates on an equal share of *tokens*. What a gradient is never depends on
-how many ranks there are or how the batch is cut. Formulas live in drpo.py, settings in config.py.
+how many ranks there are or how the batch is cut. A stage a file: rollout.py, reward.py, methods.py (formulas: drpo.py,
+baselines.py), update.py, report.py. Settings are in config.py.
 
 P prompts | G answers a prompt | N = P*G answers in prompt order | T response tokens
 """
 
-import contextlib
-import os
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
-from datetime import timedelta
 
 import numpy as np
 import torch
@@ -28,12 +25,15 @@ import checkpoint
 import cli
 import data
 import drpo
+import methods
 import policy as policies
 import report
 import reward
 import rollout
 from config import PRESETS
-from eval import decode, evaluate, gather_parts
+from eval import decode, evaluate
+from update import update
+from world import gather, join_world
 
 
 def train(cfg, world):
@@ -52,7 +52,9 @@ def train(cfg, world):
         check_sizes(cfg, problems, prompts + held_out[1], model, world)
         sampler = make_sampler(cfg, model, path, tokenizer, world)
     policy, optimizer = set_up(model, cfg, world)
-    done = checkpoint.restore_optimizer(path, model, optimizer) if path != cfg.model else 0
+    done, state = 0, methods.METHODS[cfg.method].new_state(cfg, len(problems))
+    if path != cfg.model:
+        done, state = checkpoint.restore_optimizer(path, model, optimizer), checkpoint.restore_state(path)
     run.begin(done, held_out[0])
 
     settings = evaluation_settings(cfg, world, len(held_out[0]))
@@ -83,14 +85,15 @@ def train(cfg, world):
         # 2 grade: is each answer correct? One that was cut off is not
         texts = [decode(r, tokenizer) for r in rollouts]
         grades = reward.grade_all(texts, [problems[chosen[i]].answer for i in mine for _ in range(cfg.group_size)])
-        rollouts, grades = gather(rollouts, world), gather(grades, world)  # from here on, the whole batch on every rank
+        # From here on, the whole batch on every rank
+        rollouts, texts, grades = (gather(part, world) for part in (rollouts, texts, grades))
         correct_PG = in_groups([g.correct and r.finished for g, r in zip(grades, rollouts, strict=True)], cfg)
         clock.lap("grade")
 
-        # 3 weigh: how much of a prompt's pull goes to each of its correct answers
+        # 3 weigh: how much each answer is wanted; for DRPO, how a prompt's pull is shared among its correct answers
         length_PG = in_groups([len(r.response_ids) for r in rollouts], cfg)
-        preference_PG = drpo.length_preference(length_PG, cfg.max_response_tokens, cfg.preference)
-        weight_PG = drpo.positive_distribution(preference_PG, correct_PG, cfg.lam)
+        batch = methods.Batch(correct_PG, length_PG, texts, torch.as_tensor(chosen))
+        weight_PG, state = methods.weigh(batch, cfg, state)
         clock.lap("weigh")
 
         # 4 update: one optimizer step a mini-batch, then the sampler gets the new weights
@@ -105,108 +108,15 @@ def train(cfg, world):
         # 5 log: numbers for eyes and plots, whole answers to read, a checkpoint now and then
         numbers |= batch_numbers(rollouts, grades, correct_PG, length_PG) | clock.seconds
         run.log(step, numbers)
-        run.log_samples(step, [problems[i] for i in chosen], rollouts, grades, weight_PG, tokenizer)
+        run.log_samples(step, [problems[i] for i in chosen], rollouts, texts, grades, weight_PG)
         if step % cfg.eval_every == 0 or step == cfg.steps:
             evaluation(step)
         if world.rank == 0 and (step % cfg.save_every == 0 or step == cfg.steps):
-            checkpoint.save(cfg.directory, step, model, tokenizer, optimizer, keep=cfg.keep_checkpoints)
+            checkpoint.save(cfg.directory, step, model, tokenizer, optimizer, state, keep=cfg.keep_checkpoints)
 
     if run.evaluations[-1]["step"] < done:  # nothing was left to train, and its end was not evaluated
         evaluation(done)
     run.finish()
-
-
-# ---------------------------------------------------------------------------------------------------------- update
-
-
-def update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world):
-    """The streamed DRPO update: `mini_batches` optimizer steps, each with the exact gradient of drpo.drpo_loss over
-    its prompts, summed over micro-batches and ranks. Returns numbers for the log.
-
-    drpo_credit makes the answers independent, but needs all scores of a group first. So each mini-batch is scored
-    (the first one's scores are the old log-probabilities, just computed), the scores are shared among the ranks, and
-    only then does each rank run its answers forward and backward, a few at a time.
-    """
-    minis = [MiniBatch(m, rollouts, correct_PG, weight_PG, cfg, world) for m in range(cfg.mini_batches)]
-    with torch.no_grad():  # the policy that sampled, scored by the model being trained: "old"
-        for micro in (micro for mini in minis for micro in mini.micros):
-            micro.old_logp_NT = policy(*micro.inputs)
-    objectives, grad_norms = [], []
-    for mini in minis:
-        # Scores and KL of the whole mini-batch under the current weights
-        score_N, kl = torch.zeros(mini.n + 1, dtype=torch.float64).split([mini.n, 1])
-        with torch.no_grad():
-            for micro in mini.micros:
-                logp_NT = micro.old_logp_NT if mini is minis[0] else policy(*micro.inputs)
-                score_N[micro.answers] = micro.score(logp_NT, cfg).double().cpu()
-                kl += micro.kl_sum(logp_NT, cfg).double().cpu() / mini.n_tokens
-        score_N, kl = all_sum(torch.cat([score_N, kl]), world).split([mini.n, 1])
-        groups = (score_N.view(mini.correct_PG.shape), mini.correct_PG, mini.weight_PG.double(), cfg.tau, cfg.negatives)
-        objective, credit_N = drpo.drpo_objective(*groups), drpo.drpo_credit(*groups).flatten()
-        pressure = drpo.trust_region_pressure(kl, cfg.beta, cfg.delta).item()
-
-        # Forward and backward, micro-batch by micro-batch; ranks exchange gradients in the last one's backward
-        optimizer.zero_grad(set_to_none=True)
-        for micro in mini.micros:
-            last = micro is mini.micros[-1]
-            with contextlib.nullcontext() if last or world.size == 1 else policy.no_sync():
-                logp_NT = policy(*micro.inputs)
-                loss = -(credit_N[micro.answers].to(logp_NT) * micro.score(logp_NT, cfg)).sum()
-                if pressure > 0:
-                    loss = loss + pressure * micro.kl_sum(logp_NT, cfg) / mini.n_tokens
-                (loss * world.size).backward()  # DDP averages over ranks, the batch's gradient is a sum
-        grad_norms.append(torch.nn.utils.clip_grad_norm_(policy.parameters(), cfg.grad_clip).item())
-        if not np.isfinite(grad_norms[-1]):  # the same on all ranks, so all stop, before the weights are spoilt
-            raise FloatingPointError(f"the gradient is not finite ({grad_norms[-1]}); the last checkpoint is intact")
-        objectives.append(objective.item())
-        optimizer.step()
-    gap = sum(micro.sampler_gap() for mini in minis for micro in mini.micros)
-    gap_sum, gap_tokens = all_sum(gap, world).tolist()
-    return {
-        "objective": float(np.mean(objectives)),  # J before each optimizer step, averaged
-        "kl": kl.item(),  # of the last mini-batch: 0 with a single one, which is on-policy
-        "grad_norm": float(np.max(grad_norms)),  # before clipping; a NaN shows
-        "sampler_gap": gap_sum / gap_tokens,  # mean |logp of the trainer - logp of the sampler|
-    }
-
-
-class MiniBatch:
-    """Whole groups for one optimizer step: their grades on every rank, and this rank's answers as micro-batches."""
-
-    def __init__(self, m, rollouts, correct_PG, weight_PG, cfg, world):
-        P, G = len(correct_PG) // cfg.mini_batches, cfg.group_size
-        self.correct_PG, self.weight_PG = (x[m * P : (m + 1) * P] for x in (correct_PG, weight_PG))
-        rollouts = rollouts[m * P * G : (m + 1) * P * G]
-        self.n, self.n_tokens = P * G, sum(len(r.response_ids) for r in rollouts)
-        # In the first mini-batch KL is 0, so groups that are all right or all wrong have no gradient: leave them out.
-        teaches_P = drpo.mixed_groups(self.correct_PG) if m == 0 else torch.ones(P, dtype=torch.bool)
-        answers = teaches_P.repeat_interleave(G).nonzero()[:, 0].tolist()
-        if len(answers) < world.size:  # each rank must have something to run backward
-            answers = list(range(self.n))
-        lengths = [len(rollouts[i].prompt_ids) + len(rollouts[i].response_ids) for i in answers]
-        mine = policies.balance(lengths, world.size)[world.rank]  # near-equal over ranks in tokens
-        pieces = policies.micro_batches([lengths[k] for k in mine], cfg.micro_batch_tokens)
-        self.micros = [MicroBatch([answers[mine[k]] for k in piece], rollouts, world.device) for piece in pieces]
-
-
-class MicroBatch:
-    """Some of a mini-batch's answers, padded together. `answers` are their positions in the mini-batch."""
-
-    def __init__(self, answers, rollouts, device):
-        self.answers, self.rollouts, self.old_logp_NT = answers, [rollouts[i] for i in answers], None
-        self.inputs = policies.pad(self.rollouts, device)  # ids_NL, prompt_N, mask_NT
-
-    def score(self, logp_NT, cfg):
-        return drpo.sequence_score(logp_NT, self.inputs[2], self.old_logp_NT, cfg.score)
-
-    def kl_sum(self, logp_NT, cfg):
-        return drpo.kl_per_token(logp_NT, self.old_logp_NT, self.inputs[2], cfg.kl_estimator).sum()
-
-    def sampler_gap(self):
-        """(sum over tokens of |trainer's logp - sampler's logp|, number of tokens)"""
-        trainer = self.old_logp_NT[self.inputs[2]].double().cpu()
-        sampler = torch.tensor([x for r in self.rollouts for x in r.logp], dtype=torch.float64)
-        return torch.tensor([(trainer - sampler).abs().sum(), len(sampler)])
 
 
 # --------------------------------------------------------------------------------------------- set-up and numbers
@@ -216,7 +126,7 @@ def load_prompts(cfg, spec, split, tokenizer, run, limit=None):
     """(problems, prompt ids) of a data set, its first `limit` problems; says how many prompts were too long."""
     problems = data.load_problems(spec, split=split, n=limit or None, skip_unanswered=cfg.skip_unanswered)
     problems, prompts, dropped = data.encode_prompts(
-        problems, tokenizer, max_tokens=cfg.max_prompt_tokens, template=cfg.template, suffix=cfg.suffix
+        problems, tokenizer, max_tokens=cfg.max_prompt_tokens, template=cfg.template, suffix=cfg.suffixes
     )
     run.say(f"{spec} ({split}): {len(problems)} problems" + (f", {dropped} too long and dropped" if dropped else ""))
     return problems, prompts
@@ -292,6 +202,7 @@ def batch_numbers(rollouts, grades, correct_PG, length_PG):
         "mean_length_correct": right.mean().item() if len(right) else None,
         "truncated": float(np.mean([not r.finished for r in rollouts])),
         "mixed_groups": drpo.mixed_groups(correct_PG).float().mean().item(),
+        "entropy": float(-np.mean([x for r in rollouts for x in r.logp])),  # nats a token, estimated by the sample
         "response_tokens": int(length_PG.sum()),
         "reasons": dict(sorted(reasons.items())),
     }
@@ -308,44 +219,6 @@ class Clock:
             torch.cuda.synchronize(self.device)
         now = time.perf_counter()
         self.seconds[f"seconds_{stage}"], self.last = now - self.last, now
-
-
-# ----------------------------------------------------------------------------------------------------------- ranks
-
-
-@dataclass(frozen=True)
-class World:
-    """Who we are among the ranks. torchrun tells through the environment; plain python is rank 0 of 1."""
-
-    rank: int = 0
-    size: int = 1
-    device: torch.device = torch.device("cpu")
-
-
-def join_world():
-    rank, size, local = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
-    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
-    if device.type == "cuda":
-        if local >= torch.cuda.device_count():
-            cli.fail(f"process {local + 1} of this node finds only {torch.cuda.device_count()} GPUs, one each", rank)
-        torch.cuda.set_device(device)
-    if size > 1:  # ranks wait for the slowest one's answers, which may take longer than NCCL's usual ten minutes
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
-    return World(rank, size, device)
-
-
-def gather(items, world):
-    """Every rank's items, concatenated in rank order (and so in prompt order)."""
-    return [item for part in gather_parts(items, world.size) for item in part]
-
-
-def all_sum(tensor, world):
-    """The sum over ranks, on the CPU. Collectives need the device that the process group was made for."""
-    if world.size == 1:
-        return tensor
-    tensor = tensor.to(world.device)
-    dist.all_reduce(tensor)
-    return tensor.cpu()
 
 
 def main(argv=None):

@@ -10,8 +10,8 @@ from conftest import ROOT
 
 # A file imports only from those before it.
 ROOMS = [
-    "cli", "arithmetic", "data", "answer", "reward", "drpo", "baselines", "decoding", "rollout", "policy", "checkpoint",
-    "metrics", "plots", "results", "html_report", "config", "eval", "report", "train",
+    "cli", "world", "arithmetic", "data", "answer", "reward", "metrics", "drpo", "baselines", "methods", "decoding",
+    "rollout", "policy", "update", "checkpoint", "plots", "results", "html_report", "config", "eval", "report", "train",
 ]  # fmt: skip
 
 

@@ -12,8 +12,10 @@ import torch.multiprocessing as mp
 import drpo
 import policy as policies
 import train
+import update
 from config import TINY
 from conftest import make_rollouts, make_small_model
+from world import World
 
 P, G = 6, 4
 LR = 1e-3  # large enough that the second mini-batch is far off-policy and feels the trust region
@@ -70,7 +72,7 @@ def streamed(cfg, world, dtype):
     policy, _ = train.set_up(model, cfg, world)
     weight_PG = drpo.positive_distribution(preference_PG, correct_PG, cfg.lam)
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)
-    numbers = train.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world)
+    numbers = update.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world)
     return *flat(model), numbers
 
 
@@ -102,7 +104,7 @@ DTYPES = [torch.float32, *[torch.float64] * 4]  # over ranks: float32 for the fi
 def test_any_micro_batch_budget(case, budget):
     cfg = settings(micro_batch_tokens=budget, **case)
     theirs = reference(cfg, torch.float64)
-    ours = streamed(cfg, train.World(), torch.float64)
+    ours = streamed(cfg, World(), torch.float64)
     check(ours, theirs, torch.float64)
     assert ours[2]["kl"] == pytest.approx(theirs[2][-1], rel=1e-6)
     if cfg.mini_batches > 1 and cfg.kl_estimator == "k3":
@@ -124,7 +126,7 @@ def test_any_number_of_ranks(ranks, tmp_path):
 
 def test_float32_gradient():
     cfg = settings(micro_batch_tokens=60)
-    check(streamed(cfg, train.World(), torch.float32), reference(cfg, torch.float32), torch.float32)
+    check(streamed(cfg, World(), torch.float32), reference(cfg, torch.float32), torch.float32)
 
 
 def _rank(rank, ranks, folder, cases):
@@ -132,5 +134,5 @@ def _rank(rank, ranks, folder, cases):
     store = f"file://{folder}/store"
     torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=ranks)
     for i, (cfg, dtype) in enumerate(cases):
-        torch.save(streamed(cfg, train.World(rank, ranks), dtype), folder / f"{i}-{rank}.pt")
+        torch.save(streamed(cfg, World(rank, ranks), dtype), folder / f"{i}-{rank}.pt")
     torch.distributed.destroy_process_group()

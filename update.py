@@ -1,0 +1,166 @@
+"""update.py - the fourth stage: from credit to new weights, streamed in micro-batches, exact for any cut.
+
+A mini-batch (whole groups of answers) makes one optimizer step. Its gradient is that of the method's objective on the
+whole mini-batch, whatever the number of ranks and micro-batches: answers are independent once their credit is known.
+
+    discriminative (DRPO, DisCO)   all answers are scored first, as wrong ones share their push among themselves;
+                                   then gain = sum_n credit_n s_n - pressure * KL                   (drpo.py)
+    clipped (every other method)   an answer's gain needs only its own tokens and its advantage     (baselines.py)
+
+P prompts | G answers a prompt | N answers | T response tokens (padded; masks come from lengths)
+"""
+
+import contextlib
+
+import numpy as np
+import torch
+
+import baselines
+import drpo
+import policy as policies
+from methods import METHODS
+from world import all_sum
+
+
+def update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world):
+    """`mini_batches` optimizer steps. weight_PG: DRPO's weights or a baseline's advantages. Returns numbers to log."""
+    minis = [MiniBatch(m, rollouts, correct_PG, weight_PG, cfg, world) for m in range(cfg.mini_batches)]
+    step_kind = DiscriminativeStep if minis[0].discriminative else ClippedStep
+    with torch.no_grad():  # the policy that sampled, scored by the model being trained: "old"
+        for mini in minis[step_kind.first_scored :]:
+            for micro in mini.micros:
+                micro.old_logp_NT = policy(*micro.inputs)
+    objectives, grad_norms = [], []
+    for mini in minis:
+        step = step_kind(mini, policy, mini is minis[0], cfg, world)
+        # Forward and backward, micro-batch by micro-batch; ranks exchange gradients in the last one's backward
+        optimizer.zero_grad(set_to_none=True)
+        for micro in mini.micros:
+            last = micro is mini.micros[-1]
+            with contextlib.nullcontext() if last or world.size == 1 else policy.no_sync():
+                gain = step.gain(micro, policy(*micro.inputs))
+                (-gain * world.size).backward()  # DDP averages over ranks, the batch's gradient is a sum
+        objective, kl = step.objective_and_kl()
+        grad_norms.append(torch.nn.utils.clip_grad_norm_(policy.parameters(), cfg.grad_clip).item())
+        if not np.isfinite(grad_norms[-1]):  # the same on all ranks, so all stop, before the weights are spoilt
+            raise FloatingPointError(f"the gradient is not finite ({grad_norms[-1]}); the last checkpoint is intact")
+        objectives.append(objective)
+        optimizer.step()
+    gap = sum(micro.sampler_gap() for mini in minis for micro in mini.micros)
+    gap_sum, gap_tokens = all_sum(gap, world).tolist()
+    return {
+        "objective": float(np.mean(objectives)),  # J before each optimizer step, averaged
+        "kl": kl,  # of the last mini-batch: 0 with a single one, which is on-policy
+        "grad_norm": float(np.max(grad_norms)),  # before clipping; a NaN shows
+        "sampler_gap": gap_sum / gap_tokens,  # mean |logp of the trainer - logp of the sampler|
+    }
+
+
+class DiscriminativeStep:
+    """DRPO and DisCO: scores and KL of the whole mini-batch under the current weights, hence credit and pressure."""
+
+    first_scored = 0  # every mini-batch's old log-probabilities are needed; the first one's are its scores, too
+
+    def __init__(self, mini, policy, first, cfg, world):
+        self.cfg, self.n_tokens = cfg, mini.n_tokens
+        score_N, kl = torch.zeros(mini.n + 1, dtype=torch.float64).split([mini.n, 1])
+        with torch.no_grad():
+            for micro in mini.micros:
+                logp_NT = micro.old_logp_NT if first else policy(*micro.inputs)
+                score_N[micro.answers] = micro.score(logp_NT, cfg).double().cpu()
+                kl += micro.kl_sum(logp_NT, cfg).double().cpu() / mini.n_tokens
+        score_N, kl = all_sum(torch.cat([score_N, kl]), world).split([mini.n, 1])
+        negatives = METHODS[cfg.method].surrogate.negatives or cfg.negatives
+        groups = (score_N.view(mini.correct_PG.shape), mini.correct_PG, mini.weight_PG.double(), cfg.tau, negatives)
+        self.objective, self.kl = drpo.drpo_objective(*groups).item(), kl.item()
+        self.credit_N = drpo.drpo_credit(*groups).flatten()
+        self.pressure = drpo.trust_region_pressure(kl, cfg.beta, cfg.delta).item()
+
+    def gain(self, micro, logp_NT):
+        gain = (self.credit_N[micro.answers].to(logp_NT) * micro.score(logp_NT, self.cfg)).sum()
+        if self.pressure > 0:
+            gain = gain - self.pressure * micro.kl_sum(logp_NT, self.cfg) / self.n_tokens
+        return gain
+
+    def objective_and_kl(self):
+        return self.objective, self.kl
+
+
+class ClippedStep:
+    """Every other method: nothing has to be known of the other answers but how many there are."""
+
+    first_scored = 1  # the first mini-batch is on-policy: its old log-probabilities are those of its own forward pass
+
+    def __init__(self, mini, policy, first, cfg, world):
+        self.mini, self.cfg, self.world = mini, cfg, world
+        self.sums = torch.zeros(2, dtype=torch.float64)
+
+    def gain(self, micro, logp_NT):
+        if micro.old_logp_NT is None:
+            micro.old_logp_NT = logp_NT.detach()
+        surrogate = METHODS[self.cfg.method].surrogate
+        gain = baselines.clipped_surrogate(
+            logp_NT,
+            micro.old_logp_NT,
+            micro.inputs[2],
+            self.mini.weight_PG.flatten()[micro.answers].to(logp_NT),
+            surrogate.clip_low,
+            surrogate.clip_high,
+            surrogate.aggregate,
+            n_sequences=self.mini.n,
+            n_tokens=self.mini.n_tokens,
+            max_tokens=self.cfg.max_response_tokens,
+        )
+        self.sums += torch.stack([gain.detach(), micro.kl_sum(logp_NT.detach(), self.cfg)]).double().cpu()
+        return gain
+
+    def objective_and_kl(self):
+        objective, kl_sum = all_sum(self.sums, self.world).tolist()
+        return objective, kl_sum / self.mini.n_tokens
+
+
+class MiniBatch:
+    """Whole groups for one optimizer step: their grades on every rank, and this rank's answers as micro-batches."""
+
+    def __init__(self, m, rollouts, correct_PG, weight_PG, cfg, world):
+        P, G = len(correct_PG) // cfg.mini_batches, cfg.group_size
+        self.correct_PG, self.weight_PG = (x[m * P : (m + 1) * P] for x in (correct_PG, weight_PG))
+        rollouts = rollouts[m * P * G : (m + 1) * P * G]
+        self.n, self.n_tokens = P * G, sum(len(r.response_ids) for r in rollouts)
+        self.discriminative = METHODS[cfg.method].discriminative
+        answers = self._that_teach(first=m == 0).nonzero()[:, 0].tolist()
+        if len(answers) < world.size:  # each rank must have something to run backward
+            answers = list(range(self.n))
+        lengths = [len(rollouts[i].prompt_ids) + len(rollouts[i].response_ids) for i in answers]
+        mine = policies.balance(lengths, world.size)[world.rank]  # near-equal over ranks in tokens
+        pieces = policies.micro_batches([lengths[k] for k in mine], cfg.micro_batch_tokens)
+        self.micros = [MicroBatch([answers[mine[k]] for k in piece], rollouts, world.device) for piece in pieces]
+
+    def _that_teach(self, first):
+        """(N,) bool: answers with a gradient; the others are left out of the work, not out of the normalisation.
+        While KL is 0, as it is in the first mini-batch, groups all right or all wrong give none; a clipped surrogate's
+        gradient is 0 where the advantage is. Later the trust region feels every token."""
+        G = self.correct_PG.shape[1]
+        if not self.discriminative:
+            return self.weight_PG.flatten() != 0
+        return drpo.mixed_groups(self.correct_PG).repeat_interleave(G) | torch.tensor(not first)
+
+
+class MicroBatch:
+    """Some of a mini-batch's answers, padded together. `answers` are their positions in the mini-batch."""
+
+    def __init__(self, answers, rollouts, device):
+        self.answers, self.rollouts, self.old_logp_NT = answers, [rollouts[i] for i in answers], None
+        self.inputs = policies.pad(self.rollouts, device)  # ids_NL, prompt_N, mask_NT
+
+    def score(self, logp_NT, cfg):
+        return drpo.sequence_score(logp_NT, self.inputs[2], self.old_logp_NT, cfg.score)
+
+    def kl_sum(self, logp_NT, cfg):
+        return drpo.kl_per_token(logp_NT, self.old_logp_NT, self.inputs[2], cfg.kl_estimator).sum()
+
+    def sampler_gap(self):
+        """(sum over tokens of |trainer's logp - sampler's logp|, number of tokens)"""
+        trainer = self.old_logp_NT[self.inputs[2]].double().cpu()
+        sampler = torch.tensor([x for r in self.rollouts for x in r.logp], dtype=torch.float64)
+        return torch.tensor([(trainer - sampler).abs().sum(), len(sampler)])

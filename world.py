@@ -1,0 +1,57 @@
+"""world.py - who we are among the ranks, and the few words that ranks exchange. One process a GPU, or just one.
+
+torchrun tells each process its place through the environment; plain python is rank 0 of 1. Everything a step decides
+(weights, credits, logged numbers) is computed from gathered data, so that it is the same on every rank.
+"""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+import cli
+
+
+@dataclass(frozen=True)
+class World:
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+
+def join_world():
+    """This process's World, after the process group stands (NCCL on GPUs, gloo on CPUs) where there are several."""
+    rank, size, local = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        if local >= torch.cuda.device_count():
+            cli.fail(f"process {local + 1} of this node finds only {torch.cuda.device_count()} GPUs, one each", rank)
+        torch.cuda.set_device(device)
+    if size > 1:  # ranks wait for the slowest one's answers, which may take longer than NCCL's usual ten minutes
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
+    return World(rank, size, device)
+
+
+def gather_parts(items, world_size):
+    """[rank 0's items, rank 1's, ...], on every rank."""
+    if world_size == 1:
+        return [items]
+    parts = [None] * world_size
+    dist.all_gather_object(parts, items)
+    return parts
+
+
+def gather(items, world):
+    """Every rank's items, concatenated in rank order (and so in prompt order)."""
+    return [item for part in gather_parts(items, world.size) for item in part]
+
+
+def all_sum(tensor, world):
+    """The sum over ranks, on the CPU. Collectives need the device that the process group was made for."""
+    if world.size == 1:
+        return tensor
+    tensor = tensor.to(world.device)
+    dist.all_reduce(tensor)
+    return tensor.cpu()
