@@ -120,6 +120,8 @@ class Config:
     seed: int = 0
     run_dir: str = ""
     """Default: runs/ and a name made of the preset's model, lambda and seed."""
+    eval_start: bool = True
+    """Evaluate the model before the first step, too; without, the run ends without its before/after table."""
     eval_every: int = 20
     eval_problems: int = 0
     """Held-out problems an evaluation; 0 takes all."""

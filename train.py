@@ -62,7 +62,7 @@ def train(cfg, world):
     def evaluation(step):
         run.log_evaluation(step, evaluate(sampler, *held_out, tokenizer=tokenizer, **settings))
 
-    if done == 0:
+    if done == 0 and cfg.eval_start:
         evaluation(0)
     for step in run.progress(range(done + 1, cfg.steps + 1)):
         clock = Clock(world.device)
@@ -106,7 +106,7 @@ def train(cfg, world):
         clock.lap("sync")
 
         # 5 log: numbers for eyes and plots, whole answers to read, a checkpoint now and then
-        numbers |= batch_numbers(rollouts, grades, correct_PG, length_PG) | clock.seconds
+        numbers |= batch_numbers(rollouts, grades, batch, cfg) | clock.seconds
         run.log(step, numbers)
         run.log_samples(step, [problems[i] for i in chosen], rollouts, texts, grades, weight_PG)
         if step % cfg.eval_every == 0 or step == cfg.steps:
@@ -114,7 +114,7 @@ def train(cfg, world):
         if world.rank == 0 and (step % cfg.save_every == 0 or step == cfg.steps):
             checkpoint.save(cfg.directory, step, model, tokenizer, optimizer, state, keep=cfg.keep_checkpoints)
 
-    if run.evaluations[-1]["step"] < done:  # nothing was left to train, and its end was not evaluated
+    if run.evaluations and run.evaluations[-1]["step"] < done:  # nothing left to train, and its end was not evaluated
         evaluation(done)
     run.finish()
 
@@ -192,8 +192,9 @@ def in_groups(values, cfg):
     return torch.tensor(values).view(-1, cfg.group_size)
 
 
-def batch_numbers(rollouts, grades, correct_PG, length_PG):
+def batch_numbers(rollouts, grades, batch, cfg):
     """What the batch looked like, all ranks together: the numbers to watch first."""
+    correct_PG, length_PG = batch.correct_PG, batch.length_PG
     reasons = Counter(g.reason if r.finished else "truncated" for g, r in zip(grades, rollouts, strict=True))
     right = length_PG[correct_PG].float()
     return {
@@ -203,6 +204,7 @@ def batch_numbers(rollouts, grades, correct_PG, length_PG):
         "truncated": float(np.mean([not r.finished for r in rollouts])),
         "mixed_groups": drpo.mixed_groups(correct_PG).float().mean().item(),
         "entropy": float(-np.mean([x for r in rollouts for x in r.logp])),  # nats a token, estimated by the sample
+        "reward_length": (correct_PG & (length_PG <= cfg.length_limit)).float().mean().item(),  # GDPO's, conditioned
         "response_tokens": int(length_PG.sum()),
         "reasons": dict(sorted(reasons.items())),
     }
