@@ -114,7 +114,7 @@ def train(cfg, world):
         if world.rank == 0 and (step % cfg.save_every == 0 or step == cfg.steps):
             checkpoint.save(cfg.directory, step, model, tokenizer, optimizer, state, keep=cfg.keep_checkpoints)
 
-    if run.evaluations and run.evaluations[-1]["step"] < done:  # nothing left to train, and its end was not evaluated
+    if max((e["step"] for e in run.evaluations), default=0) < done:  # nothing left to train, its end not yet evaluated
         evaluation(done)
     run.finish()
 
