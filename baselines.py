@@ -81,15 +81,11 @@ def hapo_update_history(history_D, index_P, correct_PG, length_PG):
     """HAPO's history after a batch: each problem's shortest correct answer so far (inf: none). A new (D,) tensor.
 
     `index_P` says which problem a row is; one problem may fill several rows. Weigh first, with the old history, then
-    update: the order of the authors' code.
+    update: the order of the authors' code. That code merges the histories of its ranks by minimum afterwards; here a
+    batch is the whole one, gathered from all ranks, so every rank computes the same history.
     """
     shortest_PG = torch.as_tensor(length_PG).to(history_D).masked_fill(~correct_PG, torch.inf)
     return history_D.scatter_reduce(0, torch.as_tensor(index_P), shortest_PG.amin(-1), "amin")  # out of place
-
-
-def hapo_merge_histories(*history_D):
-    """Histories of several ranks as one, by minimum: the order does not matter, and merging twice changes nothing."""
-    return torch.stack(history_D).amin(0)
 
 
 def l1_max_reward(correct_PG, length_PG, target_length, slope="paper", alpha=3e-4):

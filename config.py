@@ -144,11 +144,11 @@ class Config:
                 value = getattr(self, flag)
                 raise ValueError(f"--{flag.replace('_', '-')} must be {rule}, got {value}")
 
-        for flag in ("lam", "tau"):
+        for flag in ("lam", "tau", "adv_eps"):
             need(getattr(self, flag) > 0, flag, "positive")  # also catches nan
         for flag in (
             *("beta", "delta", "weight_decay", "warmup_steps", "eval_problems", "lr", "seed"),
-            *("alpha", "alp_beta", "hapo_w", "l1_alpha", "sb_a", "sb_b", "laser_bonus", "adv_eps"),
+            *("alpha", "alp_beta", "hapo_w", "l1_alpha", "sb_a", "sb_b", "laser_bonus"),
         ):
             need(getattr(self, flag) >= 0, flag, "0 or more")
         for flag in (
@@ -176,6 +176,7 @@ class Config:
             raise ValueError(
                 f"--reward-weights must be as many as --rewards, got {len(self.reward_weights)} for {len(self.rewards)}"
             )
+        need(all(map(math.isfinite, self.reward_weights)), "reward_weights", "finite")
 
     @property
     def dial(self):

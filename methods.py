@@ -85,7 +85,8 @@ def credit(weight_PG, batch, cfg, score_PG=None):
     """
     method = METHODS[cfg.method]
     if method.discriminative:
-        score_PG = torch.zeros(weight_PG.shape) if score_PG is None else score_PG
+        if score_PG is None or cfg.score == "likelihood_ratio":  # all ratios are 1 at the policy that sampled
+            score_PG = torch.zeros(weight_PG.shape)
         return drpo.drpo_credit(
             score_PG, batch.correct_PG, weight_PG, cfg.tau, method.surrogate.negatives or cfg.negatives
         )

@@ -83,7 +83,7 @@ def training_curves(runs, out_png):
     runs = {label: read_run(run) for label, run in (runs if isinstance(runs, dict) else {"": runs}).items()}
     # A single update a batch is on-policy: its KL is 0 throughout, and the gradient says more
     drift = "kl" if any(r.get("kl") for train, _ in runs.values() for r in train) else "grad_norm"
-    with _figure(5.4, [[0] * 3 + [1] * 3, [2] * 2 + [3] * 2 + [4] * 2], (2.1, 1.2)) as (fig, axes):
+    with figure(5.4, [[0] * 3 + [1] * 3, [2] * 2 + [3] * 2 + [4] * 2], (2.1, 1.2)) as (fig, axes):
         for (label, (train, held_out)), colour, marker in zip(runs.items(), itertools.cycle(COLOURS),
                                                               itertools.cycle(MARKERS)):
             for ax, key, scale in ((axes[0], "accuracy", 100), (axes[1], "mean_length", 1)):
@@ -119,7 +119,7 @@ def before_after(before, after, out_png, labels=("before", "after")):
     parts = [name for name in before.get("by_source") or {} if name in (after.get("by_source") or {})]
     rows = [("all", before, after)] + [(name.split("/")[-1].replace("-", " "), before["by_source"][name],
                                         after["by_source"][name]) for name in parts]
-    with _figure(1.5 + 0.42 * len(rows), [[0, 1]]) as (fig, axes):
+    with figure(1.5 + 0.42 * len(rows), [[0, 1]]) as (fig, axes):
         for ax, key, scale, name in ((axes[0], "accuracy", 100, "accuracy, %"),
                                      (axes[1], "mean_length", 1, "mean length, tokens")):
             for y, (_, old, new) in enumerate(rows):
@@ -155,7 +155,7 @@ def trade_off(points, out_png):
     series = {}
     for point in points:
         series.setdefault(point.get("series", ""), {}).setdefault(point.get("path", 0), []).append(point)
-    with _figure(4.6, [[0]]) as (fig, (ax,)):
+    with figure(4.6, [[0]]) as (fig, (ax,)):
         for (name, paths), colour, marker in zip(series.items(), itertools.cycle(COLOURS), itertools.cycle(MARKERS)):
             for i, group in enumerate(paths.values()):
                 ax.errorbar([p["mean_length"] for p in group], [100 * p["accuracy"] for p in group],
@@ -179,8 +179,8 @@ def trade_off(points, out_png):
 # ---------------------------------------------------------------------------------------------------- drawing
 
 
-class _figure:
-    """`with _figure(height, mosaic) as (fig, axes)`: a figure of this file's style, without pyplot's global state."""
+class figure:
+    """`with figure(height, mosaic) as (fig, axes)`: a figure of this file's style, without pyplot's global state."""
 
     def __init__(self, height, mosaic, height_ratios=None):
         self.height, self.mosaic, self.height_ratios = height, mosaic, height_ratios

@@ -93,7 +93,7 @@ class ClippedStep:
 
     def __init__(self, mini, policy, first, cfg, world):
         self.mini, self.cfg, self.world = mini, cfg, world
-        self.sums = torch.zeros(2, dtype=torch.float64)
+        self.sums = torch.zeros(3, dtype=torch.float64)
 
     def gain(self, micro, logp_NT):
         if micro.old_logp_NT is None:
@@ -111,12 +111,13 @@ class ClippedStep:
             n_tokens=self.mini.n_tokens,
             max_tokens=self.cfg.max_response_tokens,
         )
-        self.sums += torch.stack([gain.detach(), micro.kl_sum(logp_NT.detach(), self.cfg)]).double().cpu()
+        numbers = gain.detach(), micro.kl_sum(logp_NT.detach(), self.cfg), micro.inputs[2].sum()
+        self.sums += torch.stack([x.double().cpu() for x in numbers])
         return gain
 
     def objective_and_kl(self):
-        objective, kl_sum = all_sum(self.sums, self.world).tolist()
-        return objective, kl_sum / self.mini.n_tokens
+        objective, kl_sum, n_tokens = all_sum(self.sums, self.world).tolist()
+        return objective, kl_sum / n_tokens  # over the answers that teach: the others are not scored
 
 
 class MiniBatch:

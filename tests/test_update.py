@@ -1,6 +1,7 @@
-"""The load-bearing wall: the streamed update is the gradient of drpo_loss on the whole batch, however it is cut.
+"""The load-bearing wall: the streamed update is the gradient of the objective on the whole batch, however it is cut.
 
-The reference below is written with none of train.py's machinery: one padded forward, drpo_loss, autograd, SGD.
+The references below are written with none of the trainer's machinery: one padded forward of the whole mini-batch,
+drpo_loss or clipped_surrogate, autograd, SGD.
 """
 
 import dataclasses
@@ -9,7 +10,9 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+import baselines
 import drpo
+import methods
 import policy as policies
 import train
 import update
@@ -135,4 +138,107 @@ def _rank(rank, ranks, folder, cases):
     torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=ranks)
     for i, (cfg, dtype) in enumerate(cases):
         torch.save(streamed(cfg, World(rank, ranks), dtype), folder / f"{i}-{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+# ------------------------------------------------------------------------------------------- every method of the table
+
+HOW = {  # what each clipped method promises, written down once more: aggregate, lower and upper clip
+    **dict.fromkeys(("grpo", "grpo-lp", "rloo-lp", "alp", "hapo", "l1-max", "shorter-better", "laser-d"),
+                    ("sequence", 0.2, 0.2)),
+    "dr-grpo": ("constant", 0.2, 0.2), "grpo-sum": ("token", 0.2, 0.28), "gdpo": ("token", 0.2, 0.28),
+}  # fmt: skip
+FAR = 0.1  # a learning rate that takes the second mini-batch's ratios past the clips
+
+
+def method_settings(name, mini_batches=2, budget=60):
+    cfg = settings(method=name, mini_batches=mini_batches, micro_batch_tokens=budget)
+    return dataclasses.replace(cfg, sb_b=0.1, l1_target=10, length_limit=10, l1_alpha=0.05)
+
+
+def weights_of(cfg):
+    """What the method says of `batch`, after it has seen as much before: HAPO has records, LASER-D has targets."""
+    rollouts, correct_PG, _ = batch()
+    length_PG = torch.tensor([len(r.response_ids) for r in rollouts]).view(P, G)
+    graded = methods.Batch(correct_PG, length_PG, ["wait"] * P * G, torch.arange(P))
+    state = methods.METHODS[cfg.method].new_state(cfg, P)
+    _, state = methods.weigh(dataclasses.replace(graded, length_PG=length_PG.flip(1)), cfg, state)
+    return rollouts, correct_PG, methods.weigh(graded, cfg, state)[0]
+
+
+def method_reference(cfg):
+    """(weights after the update, last gradient, the last ratios, the last KL) by the definition."""
+    rollouts, correct_PG, weight_PG = weights_of(cfg)
+    model = make_small_model().double()
+    policy, optimizer = policies.Policy(model, cfg.temperature), torch.optim.SGD(model.parameters(), lr=FAR)
+    ids, prompt, mask = policies.pad(rollouts)
+    with torch.no_grad():
+        old = policy(ids, prompt, mask)
+    for m in range(cfg.mini_batches):
+        groups = slice(m * P // cfg.mini_batches, (m + 1) * P // cfg.mini_batches)
+        answers = slice(groups.start * G, groups.stop * G)
+        logp = policy(ids[answers], prompt[answers], mask[answers])
+        if cfg.method in HOW:
+            aggregate, low, high = HOW[cfg.method]
+            weight_N = weight_PG[groups].flatten().to(logp)
+            objective = baselines.clipped_surrogate(
+                logp, old[answers], mask[answers], weight_N, low, high, aggregate, max_tokens=cfg.max_response_tokens
+            )
+        else:
+            score_PG = drpo.sequence_score(logp, mask[answers]).view(-1, G)
+            negatives = "mean" if cfg.method == "disco-b" else "dro"
+            weight = weight_PG[groups].to(logp)
+            kl = drpo.kl_estimate(logp, old[answers], mask[answers])
+            objective = drpo.drpo_objective(score_PG, correct_PG[groups], weight, cfg.tau, negatives)
+            objective = objective - drpo.trust_region_penalty(kl, cfg.beta, cfg.delta)
+        optimizer.zero_grad()
+        (-objective).backward()
+        optimizer.step()
+    # What is logged is the KL of the answers that were scored: clipped methods leave those without advantage out
+    scored = mask[answers] & (weight_PG[groups].flatten() != 0)[:, None] if cfg.method in HOW else mask[answers]
+    log_ratio = (logp.detach() - old[answers])[scored]
+    return *flat(model), log_ratio.exp(), -log_ratio.mean().item()
+
+
+def method_streamed(cfg, world):
+    rollouts, correct_PG, weight_PG = weights_of(cfg)
+    model = make_small_model().double()
+    policy, _ = train.set_up(model, cfg, world)
+    optimizer = torch.optim.SGD(model.parameters(), lr=FAR)
+    numbers = update.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world)
+    return *flat(model), numbers
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_every_method_for_any_cut(name):
+    for mini_batches, budgets in ((1, [10**6]), (3, [1, 100])):
+        theirs = method_reference(method_settings(name, mini_batches))
+        for budget in budgets:
+            ours = method_streamed(method_settings(name, mini_batches, budget), World())
+            check(ours, theirs, torch.float64)
+            assert ours[2]["kl"] == pytest.approx(theirs[3], abs=1e-9)
+        if name in HOW:
+            clipped = (theirs[2] < 0.8) | (theirs[2] > 1.2)
+            assert clipped.any() == (mini_batches > 1), "the last of several mini-batches should meet the clips"
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_every_method_on_any_number_of_ranks(ranks, tmp_path):
+    cases = [method_settings(name, budget=200) for name in methods.METHODS]
+    mp.start_processes(_method_rank, (ranks, tmp_path, cases), nprocs=ranks, start_method="fork")
+    for cfg in cases:
+        theirs = method_reference(cfg)
+        results = [torch.load(tmp_path / f"{cfg.method}-{rank}.pt", weights_only=True) for rank in range(ranks)]
+        for ours in results:
+            check(ours, theirs, torch.float64)
+        assert all(numbers == results[0][2] for *_, numbers in results), "ranks must log the same global numbers"
+        alone = method_streamed(cfg, World())[2]
+        assert results[0][2] == pytest.approx(alone, rel=1e-9), cfg.method
+
+
+def _method_rank(rank, ranks, folder, cases):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
+    for cfg in cases:
+        torch.save(method_streamed(cfg, World(rank, ranks)), folder / f"{cfg.method}-{rank}.pt")
     torch.distributed.destroy_process_group()

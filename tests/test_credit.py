@@ -1,0 +1,175 @@
+"""credit.py: the paper's Figure 1 as published numbers, saved answers as their run weighed them, and what eyes see."""
+
+import io
+import json
+import math
+
+import pytest
+import torch
+from rich.console import Console
+
+import credit
+import methods
+
+close = torch.testing.assert_close
+
+
+def shown(groups, width=400):
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    credit.show(groups, console)
+    return console.file.getvalue()
+
+
+def near(column, expected):
+    """To the digits that were written down; the lengths are whole tokens, which moves the fourth."""
+    close(column, torch.tensor([expected], dtype=torch.float64), atol=6e-4, rtol=0)
+
+
+def test_figure_1_in_every_convention():
+    table = credit.credit_table(credit.figure_1())
+    near(table["grpo popul."], [1, 1, 1, -1, -1, -1])
+    near(table["grpo sample"], [0.9129] * 3 + [-0.9129] * 3)
+    near(table["grpo-lp popul."], [1.5793, 1.1471, -0.1829, -0.8478, -0.8478, -0.8478])
+    near(table["grpo-lp sample"], [1.4417, 1.0471, -0.1669, -0.7740, -0.7740, -0.7740])
+    near(table["disco"], [2, 2, 2, -2, -2, -2])
+    weights = [math.exp(r / 0.1) for r in (0.73, 0.6, 0.2)]
+    near(table["drpo"], [6 * w / sum(weights) for w in weights] + [-2] * 3)
+    # RLOO-LP's own alpha, .2, not the figure's 1: lengths 2212, 3277, 6554, reward 1 - .2 sigmoid(z)
+    z = [(n - 4014.33) / 1847.59 for n in (2212, 3277, 6554)]
+    rewards = [1 - 0.2 / (1 + math.exp(-x)) for x in z] + [0] * 3
+    near(table["rloo-lp"], [r - (sum(rewards) - r) / 5 for r in rewards])
+    assert set(name.split()[0] for name in table) == set(methods.METHODS)
+
+
+def test_the_conventions_table_says_why_no_single_one_gives_both_numbers():
+    console = Console(file=io.StringIO(), width=120, color_system=None)
+    credit.show_conventions(console)
+    lines = [line.split() for line in console.file.getvalue().splitlines()]
+    plain, penalised = (words for words in lines if words[:1] in (["1"], ["0.73"]))
+    assert plain == "1 1 1 0 0 0 +1.00 +0.91 +0.50 +0.60".split()
+    assert penalised == "0.73 0.6 0.2 0 0 0 -0.18! -0.17! -0.055! -0.066!".split()
+    assert "No single convention gives both" in " ".join(console.file.getvalue().split())
+
+
+def test_right_answers_that_are_pushed_down_are_marked_also_without_colours():
+    text = shown(credit.figure_1())
+    third = next(line for line in text.splitlines() if "6,554" in line)
+    assert "-0.17!" in third and "-0.18!" in third and "+0.023 " in third
+    assert text.count("-0.17!") == 1 and "of 3 right answers pushed down: grpo-lp sample 1, grpo-lp popul. 1" in text
+    assert "drpo 1" not in text and "alpha 1 for grpo-lp" in text
+    console = Console(file=io.StringIO(), width=400, force_terminal=True, color_system="standard")
+    credit.show(credit.figure_1(), console)
+    assert "\x1b[1;31m-0.17!" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_narrow_terminal_gets_the_columns_in_parts(width):
+    text = shown(credit.figure_1(), width)
+    assert max(map(len, text.splitlines())) <= width
+    wide = shown(credit.figure_1())
+    assert sorted(w for w in text.split() if w[0] in "+-") == sorted(w for w in wide.split() if w[0] in "+-")
+
+
+# ---------------------------------------------------------------------------------------------------- saved answers
+
+GROUPS = {  # (step, index): [(correct, length, logp)]
+    (1, 7): [(True, 40, -0.3), (True, 90, -0.4), (False, 60, -0.2), (False, 30, -0.9)],
+    (1, 8): [(False, 40, -0.3), (True, 20, -0.4), (False, 60, -0.2), (False, 30, -0.9)],
+    (2, 7): [(True, 50, -0.3), (True, 80, -0.1), (False, 60, -0.1), (False, 30, -3.0)],
+    (2, 9): [(True, 50, -0.3), (True, 80, -0.1), (True, 60, -0.2), (True, 30, -1.0)],
+}
+
+
+@pytest.fixture
+def samples(tmp_path):
+    records = [
+        {"step": step, "source": "set", "index": index, "prompt": "?", "response": "wait", "correct": c, "length": n,
+         "logp": logp}
+        for (step, index), group in GROUPS.items() for c, n, logp in group
+    ]  # fmt: skip
+    path = tmp_path / "samples.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in records))
+    settings = {"max_response_tokens": 100, "lam": "inf", "alpha": 0.5, "tau": 0.2, "rewards": ["correct", "length"],
+                "length_limit": 55, "about": {"torch": "x"}}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    return path
+
+
+def test_saved_answers_are_weighed_with_their_runs_settings(samples):
+    groups = credit.read_groups(str(samples))
+    assert groups.cfg.lam == math.inf and groups.cfg.rewards == ("correct", "length")  # JSON has neither
+    assert groups.batch.length_PG.tolist() == [[50, 80, 60, 30]] * 2
+    table = credit.credit_table(groups)
+    share = torch.tensor([-0.1, -3.0]).div(0.2).softmax(0).tolist()  # tau of the run: the likelier is pushed harder
+    close(table["drpo"][0], torch.tensor([2, 2, -4 * share[0], -4 * share[1]]).double(), rtol=1e-5, atol=1e-6)
+    assert (table["drpo"][1] == 0).all()  # nothing is wrong there
+    reward = torch.tensor([1 - 0.5 * 0.5, 1 - 0.5 * 0.8, 0, 0], dtype=torch.float64)
+    close(table["grpo-lp sample"][0], (reward - reward.mean()) / (reward.std() + 1e-6), rtol=1e-5, atol=1e-6)
+    assert credit.read_groups(str(samples), lam=0.1).cfg.lam == 0.1
+
+
+def test_hapos_record_is_from_the_earlier_steps_of_the_file(samples):
+    """Problem 7's shortest right answer was 40 in step 1; problem 9 is new: its own shortest, 30."""
+    table = credit.credit_table(credit.read_groups(str(samples)))
+
+    def rewards(group, record):
+        f = [math.cos(min(math.pi / 2 * n / record, math.pi)) for _, n, _ in group]
+        return [c + (max(x, -0.7) if c else min(x, 0)) for (c, _, _), x in zip(group, f, strict=True)]
+
+    reward = torch.tensor([rewards(GROUPS[2, 7], 40), rewards(GROUPS[2, 9], 30)], dtype=torch.float64)
+    expected = (reward - reward.mean(-1, keepdim=True)) / (reward.std(-1, keepdim=True) + 1e-6)
+    close(table["hapo"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_step_and_problem_choose(samples):
+    first = credit.read_groups(str(samples), step=1, problem=1)
+    assert first.batch.length_PG.tolist() == [[40, 20, 60, 30]] and first.earlier == []
+    second = credit.read_groups(str(samples), step=2, problem=0)
+    both = credit.credit_table(credit.read_groups(str(samples), step=2))
+    close(credit.credit_table(second)["hapo"][0], both["hapo"][0])
+    assert "60" in shown(second) and "set" not in shown(second).split()
+
+
+@pytest.mark.parametrize("argv, words", [
+    (["--step=5"], "holds no step 5, its steps are 1 to 2"),
+    (["--problem=2"], "--problem 2: step 2 has groups 0 to 1"),
+    (["--lam=0"], "--lam must be positive"),
+])
+def test_mistakes_are_one_line(samples, argv, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        credit.main([f"--samples={samples}", *argv])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and words in err and err.count("\n") == 1
+
+
+def test_files_that_are_no_samples(samples, tmp_path):
+    with pytest.raises(ValueError, match="none.jsonl: no such file"):
+        credit.read_groups(tmp_path / "none.jsonl")
+    with samples.open("a") as file:
+        file.write('{"step": 2, "source": "set", "index": 7, "prompt": "?", "correct": true, "length": 3}\n')
+    with pytest.raises(ValueError, match="groups of step 2 have different numbers"):
+        credit.read_groups(samples)
+    with samples.open("a") as file:
+        file.write('{"step": 1, "accuracy": 0.5}\n')
+    with pytest.raises(ValueError, match="line 18 has no correct or no length"):
+        credit.read_groups(samples)
+    (tmp_path / "config.json").write_text('{"lam": "small"}')
+    samples.write_text("".join(samples.read_text().splitlines(keepends=True)[:8]))
+    with pytest.raises(ValueError, match="config.json: not the settings of a run"):
+        credit.read_groups(samples)
+    with pytest.raises(SystemExit):
+        credit.main(["--step=3"])
+
+
+def test_the_picture_shows_the_table(samples, tmp_path, capsys):
+    out = tmp_path / "credit.png"
+    credit.main(["--plot", str(out)])
+    assert out.read_bytes().startswith(b"\x89PNG") and "single convention" in capsys.readouterr().out
+    groups = credit.read_groups(str(samples))
+    fig = credit.plot(groups, out)
+    table, (ax,) = credit.credit_table(groups), fig.axes
+    values = torch.stack([column.flatten() for column in table.values()], 1)
+    close(torch.tensor(ax.images[0].get_array().tolist(), dtype=torch.float64), values)
+    pushed = sum(int(credit.unlearned(c, groups.batch.correct_PG).sum()) for c in table.values())
+    assert len(ax.patches) == pushed > 0 and sum("!" in t.get_text() for t in ax.texts) == pushed
+    assert [t.get_text() for t in ax.get_yticklabels()][:2] == ["right, 50", "right, 80"]

@@ -1,0 +1,398 @@
+"""The table of methods: each row is the composition its paper says, its credit is a derivative, and it trains."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import multiprocessing
+import os
+import re
+import signal
+
+import hypothesis
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import baselines
+import checkpoint
+import drpo
+import methods
+import report
+import train
+from config import TINY
+from methods import METHODS
+from policy import load_tokenizer
+from world import World
+
+C, LIMIT = 256, 100
+CLIPPED = [name for name, method in METHODS.items() if not method.discriminative]
+close = torch.testing.assert_close
+
+
+def settings(name, **changes):
+    return dataclasses.replace(TINY, method=name, **({"max_response_tokens": C, "group_size": 6} | changes))
+
+
+def graded(correct, length, texts=None, problems=None):
+    correct_PG, length_PG = torch.tensor(correct, dtype=torch.bool), torch.tensor(length)
+    problem_P = torch.arange(len(correct_PG)) if problems is None else torch.tensor(problems)
+    return methods.Batch(correct_PG, length_PG, texts or [""] * correct_PG.numel(), problem_P)
+
+
+def random_batch(seed, P=5, G=6, solved=0.6):
+    g = torch.Generator().manual_seed(seed)
+    return graded((torch.rand(P, G, generator=g) < solved).tolist(), torch.randint(1, C, (P, G), generator=g).tolist())
+
+
+def state_after(cfg, batch):
+    """What the method remembers of one batch."""
+    return methods.weigh(batch, cfg, METHODS[cfg.method].new_state(cfg, len(batch.correct_PG)))[1]
+
+
+def credit_of(cfg, batch, state=None):
+    state = METHODS[cfg.method].new_state(cfg, len(batch.correct_PG)) if state is None else state
+    return methods.credit(methods.weigh(batch, cfg, state)[0], batch, cfg)
+
+
+# ------------------------------------------------------------------------------------------------ rows are compositions
+
+KNOBS = {  # none at its default, so that a knob that is not wired shows
+    "lam": 0.3, "alpha": 0.7, "alp_beta": 1e-4, "hapo_w": 0.4, "l1_target": 90, "l1_alpha": 2e-3, "l1_slope": "code",
+    "sb_a": 1.5, "sb_b": 2e-3, "laser_bonus": 0.3, "length_limit": LIMIT, "reward_weights": (1.0, 0.3),
+    "adv_std": "population", "adv_eps": 1e-3, "gdpo_over": "tokens",
+}  # fmt: skip
+
+
+def expected_weights(c, n, history_P, target_3):
+    def normalised(reward_PG):
+        return baselines.grpo_advantage(reward_PG, "population", 1e-3)
+
+    both = torch.stack([c.float(), (c & (n <= LIMIT)).float()], -1)
+    return {
+        "drpo": drpo.positive_distribution(1 - n / C, c, 0.3),
+        "disco": drpo.positive_distribution(torch.zeros(n.shape), c, 1.0),
+        "disco-b": drpo.positive_distribution(torch.zeros(n.shape), c, 1.0),
+        "grpo": normalised(c.float()),
+        "dr-grpo": c.float() - c.float().mean(-1, keepdim=True),
+        "grpo-lp": normalised(baselines.length_penalty_reward(c, n, C, 0.7)),
+        "rloo-lp": baselines.rloo_advantage(baselines.rloo_lp_reward(c, n, 0.7)),
+        "alp": normalised(baselines.alp_reward(c, n.double(), 1e-4)),
+        "hapo": normalised(baselines.hapo_reward(c, n, history_P, 0.4)),
+        "l1-max": normalised(baselines.l1_max_reward(c, n, 90, "code", 2e-3)),
+        "shorter-better": normalised(baselines.shorter_better_reward(c, n, 1.5, 2e-3)),
+        "laser-d": normalised(baselines.laser_d_reward(c, n, target_3, 0.3)),
+        "grpo-sum": normalised(both[..., 0] + 0.3 * both[..., 1]),
+        "gdpo": baselines.gdpo_advantage(both, [1.0, 0.3], over="tokens", length_PG=n),
+    }
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_row_puts_together_what_its_paper_says(name):
+    earlier, batch = random_batch(1), random_batch(2)
+    cfg = settings(name, **KNOBS)
+    state = state_after(cfg, earlier)
+    before = {key: value.clone() for key, value in state.items()}
+    weight_PG, _ = methods.weigh(batch, cfg, state)
+    shortest_P = earlier.length_PG.float().masked_fill(~earlier.correct_PG, math.inf).amin(-1)
+    candidates = range(C // 64, C + 1, C // 64)
+    target_3 = baselines.laser_d_targets(earlier.correct_PG, earlier.length_PG, candidates, C)
+    assert (target_3 < C).any(), "a target that is the limit would not show whether it is used"
+    expected = expected_weights(batch.correct_PG, batch.length_PG, shortest_P, target_3)
+    assert set(expected) == set(METHODS)
+    close(weight_PG, expected[name])
+    assert state.keys() == before.keys() and all(state[key].equal(before[key]) for key in before), "weigh is pure"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_knob_turns_its_method(name):
+    """Two strengths of the method's own knob, the same answers: another credit."""
+    knob, batch = METHODS[name].knob, random_batch(3)
+    if not knob:
+        return
+    strengths = {"lam": (0.1, math.inf), "tau": (0.1, 10.0), "l1_target": (20, 200), "length_limit": (20, 200)}
+    score_PG = torch.randn(batch.correct_PG.shape, generator=torch.Generator().manual_seed(4))
+    found = []
+    for strength in strengths.get(knob, (0.01, 0.5)):
+        cfg = settings(name, l1_alpha=0.01, adv_eps=1e-3, **{knob: strength})
+        weight_PG, _ = methods.weigh(batch, cfg, state_after(settings(name, laser_bonus=0.5), random_batch(1)))
+        found.append(methods.credit(weight_PG, batch, cfg, score_PG))
+    assert (found[0] - found[1]).abs().max() > 1e-4 * found[0].abs().max()
+
+
+def test_states_are_remembered_but_not_yet_used():
+    """HAPO weighs with the records of earlier steps; LASER-D chooses targets every `laser_every` steps."""
+    batch = graded([[1, 1, 0, 0]], [[50, 90, 20, 60]], problems=[3])
+    cfg = settings("hapo")
+    state = METHODS["hapo"].new_state(cfg, 5)
+    first, state = methods.weigh(batch, cfg, state)
+    close(first, baselines.grpo_advantage(batch.correct_PG.float()))  # no record yet: plain GRPO
+    assert state["shortest_D"].tolist() == [math.inf] * 3 + [50.0, math.inf]
+    assert not methods.weigh(batch, cfg, state)[0].equal(first)
+
+    cfg = settings("laser-d", laser_every=2, group_size=4)
+    state, targets = METHODS["laser-d"].new_state(cfg, 5), []
+    for length in (60, 120, 30, 10):
+        batch = graded([[1, 1, 1, 0]] * 300, [[length] * 4] * 300)
+        _, state = methods.weigh(batch, cfg, state)
+        targets.append(state["target_3"][0].item())
+        assert len(state["correct_MG"]) <= methods.LASER_MONITOR
+    assert targets == [60.0, 60.0, 32.0, 32.0]  # after the first step and after the third; in steps of C/64
+
+
+# --------------------------------------------------------------------------------------------------- credit, defined
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("extra", [{}, {"score": "likelihood_ratio", "tau": 0.5}], ids=["log_likelihood", "ratio"])
+def test_credit_is_the_objectives_derivative_by_score(name, extra):
+    """Autograd, token by token, at the policy that sampled: each token of an answer gets credit/|o|."""
+    batch, cfg = random_batch(7), settings(name, **({"tau": 0.5} | extra))
+    weight_PG, _ = methods.weigh(batch, cfg, state_after(cfg, random_batch(8)))
+    length_N = batch.length_PG.flatten()
+    mask = torch.arange(C) < length_N[:, None]
+    old = -2 * torch.rand(len(mask), C, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    logp = old.clone().requires_grad_()
+    score_PG = drpo.sequence_score(logp, mask, old, cfg.score).view(weight_PG.shape)
+    surrogate = METHODS[name].surrogate
+    if METHODS[name].discriminative:
+        groups = batch.correct_PG, weight_PG.double(), cfg.tau, surrogate.negatives or "dro"
+        objective = drpo.drpo_objective(score_PG, *groups)
+    else:
+        clips = surrogate.clip_low, surrogate.clip_high, surrogate.aggregate
+        objective = baselines.clipped_surrogate(logp, old, mask, weight_PG.flatten(), *clips, max_tokens=C)
+    objective.backward()
+    mean_logp_PG = drpo.sequence_score(logp.detach(), mask).view(weight_PG.shape)
+    credit_N = methods.credit(weight_PG.double(), batch, cfg, mean_logp_PG).flatten()
+    close(logp.grad, torch.where(mask, credit_N[:, None] / length_N[:, None], 0.0).double())
+    assert credit_N.abs().max() > 0
+
+
+# ------------------------------------------------------------------------------------ the paper's point, by search
+
+ANSWER = st.tuples(st.booleans(), st.integers(1, C))
+
+
+@st.composite
+def groups(draw, P=2):
+    G = draw(st.integers(2, 8))
+    rows = [draw(st.lists(ANSWER, min_size=G, max_size=G)) for _ in range(P)]
+    return graded([[c for c, _ in row] for row in rows], [[n for _, n in row] for row in rows])
+
+
+def unlearns(name, batch, mixed):
+    """Does the method push a correct answer down, in a group with wrong answers (or in one without)?"""
+    cfg = settings(name)
+    state = {"shortest_D": torch.full((len(batch.correct_PG),), 60.0)} if name == "hapo" else None
+    pushed = (credit_of(cfg, batch, state) < 0) & batch.correct_PG
+    return bool(pushed[drpo.mixed_groups(batch.correct_PG) == mixed].any())
+
+
+@given(groups(P=3), st.sampled_from([0.01, 0.1, 0.5, math.inf]), st.sampled_from(list(methods.PREFERENCES)))
+@hypothesis.settings(max_examples=100, deadline=None)
+def test_drpo_never_unlearns_a_correct_answer(batch, lam, preference):
+    for name in ("drpo", "disco", "disco-b"):
+        credit_PG = credit_of(settings(name, lam=lam, preference=preference), batch)
+        assert (credit_PG[batch.correct_PG] >= 0).all() and (credit_PG[~batch.correct_PG] <= 0).all()
+        close(credit_PG.sum(-1), torch.zeros(3))  # what is pulled is what is pushed, prompt by prompt
+
+
+@pytest.mark.parametrize("name, mixed", [("grpo-lp", True), ("rloo-lp", True), ("hapo", True), ("alp", False)])
+def test_a_search_finds_correct_answers_that_the_others_unlearn(name, mixed):
+    """hypothesis.find stops with NoSuchExample if there is none. ALP at its own beta does it where all are right."""
+    quick = hypothesis.settings(max_examples=3000, derandomize=True, database=None)
+    found = hypothesis.find(groups(), lambda batch: unlearns(name, batch, mixed), settings=quick)
+    assert unlearns(name, found, mixed) and not unlearns("drpo", found, mixed)
+
+
+# ------------------------------------------------------------------------------------------------ preferences, rewards
+
+
+def test_fewer_reflections_changes_the_weights_as_it_should():
+    """The same answers, equally long: by length all are alike, by reflection words the terse one wins."""
+    texts = ["17+5=22.", "Wait, let me check. 17+5=22.", "Wait, wait. Actually, check: 17+5=22.", "Wait: 23."]
+    batch = graded([[1, 1, 1, 0]], [[40, 40, 40, 40]], texts)
+    by_length, _ = methods.weigh(batch, settings("drpo"), {})
+    close(by_length, torch.tensor([[1 / 3, 1 / 3, 1 / 3, 0]]))
+    by_words, _ = methods.weigh(batch, settings("drpo", preference="reflections", lam=0.5), {})
+    odds = torch.tensor([1 / 1, 1 / 3, 1 / 5]) / 0.5  # 0, 2 and 4 of the words
+    close(by_words, torch.tensor([[*odds.softmax(-1).tolist(), 0]]))
+
+
+def test_format_and_integer_rewards():
+    texts = [
+        "<think>a</think>\n<answer>7</answer>", "<think>a</think>\n<answer>x</answer>", "<answer>7</answer>", "7",
+    ]  # fmt: skip
+    batch = graded([[1, 0, 1, 0]], [[9, 9, 9, 9]], texts)
+    cfg = settings("gdpo", rewards=("correct", "format", "integer"), reward_weights=(1.0, 0.5, 0.25))
+    rewards = torch.tensor([[[1, 1, 1], [0, 1, 0], [1, 0, 1], [0, 0, 0]]])
+    close(methods.weigh(batch, cfg, {})[0], baselines.gdpo_advantage(rewards, [1.0, 0.5, 0.25]))
+    total = torch.tensor([[1.75, 0.5, 1.25, 0.0]])
+    close(methods.weigh(batch, dataclasses.replace(cfg, method="grpo-sum"), {})[0], baselines.grpo_advantage(total))
+
+
+# --------------------------------------------------------------------------------------------------- as a user meets it
+
+MISTAKES = {
+    ("--method=grop",): "grop",
+    ("--alpha=-1",): "--alpha must be 0 or more, got -1.0",
+    ("--alpha=nan",): "--alpha must be 0 or more, got nan",
+    ("--alp-beta=inf",): "--alp-beta must be finite",
+    ("--hapo-w=-0.1",): "--hapo-w must be 0 or more",
+    ("--l1-target=0",): "--l1-target must be 1 or more",
+    ("--l1-slope=steep",): "steep",
+    ("--sb-b=-1",): "--sb-b must be 0 or more",
+    ("--laser-bonus=inf",): "--laser-bonus must be finite",
+    ("--laser-every=0",): "--laser-every must be 1 or more",
+    ("--length-limit=0",): "--length-limit must be 1 or more",
+    ("--adv-eps=0",): "--adv-eps must be positive, got 0.0",  # equal rewards would be 0/0
+    ("--rewards", "correct", "beauty"): "beauty",
+    ("--reward-weights", "1"): "--reward-weights must be as many as --rewards, got 1 for 2",
+    ("--reward-weights", "1", "nan"): "--reward-weights must be finite",
+    ("--preference=beauty",): "beauty",
+}
+
+
+@pytest.mark.parametrize("flags", MISTAKES, ids=" ".join)
+def test_a_knob_out_of_range_gets_one_line(flags, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main(list(flags))
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and err.count("\n") == 1 and err.startswith("error: ") and MISTAKES[flags] in err
+
+
+def test_help_names_every_method_preference_and_reward(capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main(["--help"])
+    words = set(re.findall(r"[\w-]+", capsys.readouterr().out))
+    assert not stop.value.code and {*METHODS, *methods.PREFERENCES, *methods.REWARDS} <= words
+    assert {"--" + method.knob.replace("_", "-") for method in METHODS.values() if method.knob} <= words
+
+
+def test_run_directories_of_methods_do_not_meet():
+    names = {name: settings(name).directory.name for name in METHODS}
+    assert len(set(names.values())) == len(METHODS) and names["drpo"] == "tiny-lam0.1-seed0"
+    assert names["alp"] == "tiny-alp-alp_beta1e-07-seed0"
+
+
+class Quiet:
+    def say(self, text):
+        pass
+
+
+def test_l1_max_tells_the_model_its_budget():
+    tokenizer = load_tokenizer(TINY.model)
+    cfg = settings("l1-max", l1_prompt=True, l1_target=77, eval_problems=2)
+    _, prompts = train.load_prompts(cfg, "arithmetic", "test", tokenizer, Quiet(), limit=2)
+    assert all("=? Think for maximum 77 tokens.<" in tokenizer.decode(ids) for ids in prompts)
+    for other in (dataclasses.replace(cfg, l1_prompt=False), dataclasses.replace(cfg, method="grpo")):
+        _, prompts = train.load_prompts(other, "arithmetic", "test", tokenizer, Quiet(), limit=2)
+        assert not any("Think for" in tokenizer.decode(ids) for ids in prompts)
+
+
+# -------------------------------------------------------------------------------- every method trains, on 1 and 2 ranks
+
+
+@pytest.fixture(scope="module")
+def problems(tmp_path_factory):
+    """As many problems as a step asks: each is seen in every step, so records and targets are used in the second."""
+    path = tmp_path_factory.mktemp("data") / "four.jsonl"
+    rows = [("3+4=?", 7), ("12+5=?", 17), ("9-2=?", 7), ("21+4=?", 25)]
+    path.write_text("".join(json.dumps({"problem": p, "answer": a}) + "\n" for p, a in rows))
+    return str(path)
+
+
+def short(name, problems, folder, **changes):
+    shape = dict(prompts_per_step=4, group_size=4, max_response_tokens=48, mini_batches=1, steps=2)
+    rest = dict(eval_problems=1, eval_samples=1, eval_every=99, save_every=1, keep_checkpoints=9, lr=1e-3)
+    knobs = dict(alp_beta=1e-4, alpha=0.5, length_limit=30, l1_target=30, laser_every=1)
+    files = dict(train_data=problems, eval_data=problems, run_dir=str(folder))
+    return dataclasses.replace(TINY, method=name, **(shape | rest | knobs | files | changes))
+
+
+@contextlib.contextmanager
+def without_pictures():
+    """The figures and the page of a finished run cost more than the run; test_train.py looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report.Run, "finish", lambda self: None)
+        yield
+
+
+def in_other_processes(function, n, *args):
+    """n forked processes, one rank each; their exit codes."""
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=function, args=(rank, *args), daemon=True) for rank in range(n)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+def train_all(rank, size, store, configs):
+    if size > 1:
+        torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
+    with without_pictures():
+        for cfg in configs:
+            train.train(cfg, World(rank, size))
+    if size > 1:
+        torch.distributed.destroy_process_group()
+
+
+def tensors(folder, step, name):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "checkpoints" / f"step_{step}" / f"{name}.safetensors")
+
+
+def test_every_method_trains_and_two_ranks_equal_one(problems, tmp_path):
+    for size in (1, 2):
+        configs = [short(name, problems, tmp_path / f"{size}" / name) for name in METHODS]
+        assert in_other_processes(train_all, size, size, tmp_path / "store", configs) == [0] * size
+    start = tensors_of_base()
+    for name in METHODS:
+        one, two = (tmp_path / f"{size}" / name for size in (1, 2))
+        first, same = (checkpoint.read_lines(folder / "metrics.jsonl")[0] for folder in (one, two))
+        for key in ("accuracy", "mean_length", "response_tokens", "mixed_groups", "reasons"):
+            assert same[key] == first[key], (name, key)
+        for key in ("objective", "grad_norm"):
+            assert same[key] == pytest.approx(first[key], rel=1e-4, abs=1e-7), (name, key)
+        after = [tensors(folder, 1, "model") for folder in (one, two)]
+        moved, apart = (math.sqrt(sum((a[k] - b[k]).square().sum() for k in a)) for a, b in (
+            (after[0], start), (after[0], after[1])))  # fmt: skip
+        assert first["grad_norm"] > 0 and moved > 0 and apart < 0.01 * moved, (name, apart, moved)
+        memory = [tensors(folder, 1, "method") for folder in (one, two)]
+        assert memory[0].keys() == memory[1].keys() and all(memory[0][k].equal(memory[1][k]) for k in memory[0]), name
+
+
+def tensors_of_base():
+    from safetensors.torch import load_file
+
+    return load_file(f"{TINY.model}/model.safetensors")
+
+
+def train_until_killed(rank, cfg):
+    """kill -9 in the third step, after its update and before its checkpoint."""
+    def kill(self, step, numbers):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with without_pictures(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report.Run, "log", kill)
+        train.train(cfg, World())
+
+
+@pytest.mark.parametrize("name, key", [("hapo", "shortest_D"), ("laser-d", "target_3")])
+def test_what_a_method_remembers_survives_kill_and_resume(name, key, problems, tmp_path):
+    whole, killed = (short(name, problems, tmp_path / part, steps=4) for part in ("whole", "killed"))
+    assert in_other_processes(train_until_killed, 1, killed) == [-signal.SIGKILL]
+    assert checkpoint.list_steps(killed.directory) == [1, 2]
+    with without_pictures():
+        train.train(whole, World())
+        train.train(killed, World())
+    for file in ("method", "model", "optimizer"):
+        paths = [cfg.directory / "checkpoints" / "step_4" / f"{file}.safetensors" for cfg in (whole, killed)]
+        assert paths[0].read_bytes() == paths[1].read_bytes(), file
+    remembered = tensors(whole.directory, 4, "method")[key]
+    assert remembered.isfinite().any() and not remembered.equal(METHODS[name].new_state(whole, 4)[key])
