@@ -56,14 +56,56 @@ def test_micro_batches_cover_all_within_budget(budget):
     assert policies.micro_batches([], 10) == []
 
 
-def test_shares_are_balanced_in_tokens():
-    """Log-normal lengths as in a real run, 8 ranks: within 1 % of the mean (counts would differ by far more)."""
-    length_N = torch.randn(256, generator=torch.Generator().manual_seed(0)).mul(0.7).add(7).exp().clamp(max=8192)
-    length_N = length_N.int().tolist()
-    parts = policies.balance(length_N, 8)
-    assert sorted(i for part in parts for i in part) == list(range(256))
-    loads = [sum(length_N[i] for i in part) for part in parts]
-    assert max(loads) < 1.01 * sum(loads) / 8
+def run_of_lengths(n, seed):
+    """Log-normal lengths up to the limit, as in a real run: mean 2,600 of 8,192 tokens, 7 % at the limit."""
+    length_N = torch.randn(n, generator=torch.Generator().manual_seed(seed)).mul(0.8).add(7.6).exp()
+    return (length_N.clamp(max=8192) + 150).int().tolist()
+
+
+def padded(batch, length_N):
+    return len(batch) * max(length_N[i] for i in batch)
+
+
+@pytest.mark.parametrize("n", [256, 1024], ids=["one mini-batch", "one step"])
+@pytest.mark.parametrize("budget", [8192, 16384])
+def test_ranks_get_equal_work_and_little_padding(n, budget):
+    """The r1 presets over 8 ranks: tokens within 1 % of the mean, work (padding included) within 2 %, padding below 4 %,
+    and equally many micro-batches."""
+    for seed in range(4):
+        length_N = run_of_lengths(n, seed)
+        shares = policies.shares(length_N, 8, budget)
+        assert sorted(i for rank in shares for batch in rank for i in batch) == list(range(n))
+        assert all(len(batch) == 1 or padded(batch, length_N) <= budget for rank in shares for batch in rank)
+        tokens = [sum(length_N[i] for batch in rank for i in batch) for rank in shares]
+        work = [sum(padded(batch, length_N) for batch in rank) for rank in shares]
+        assert max(abs(t * 8 / sum(tokens) - 1) for t in tokens) < 0.01
+        assert max(abs(w * 8 / sum(work) - 1) for w in work) < 0.02
+        assert all(w < t / 0.96 for t, w in zip(tokens, work, strict=True))
+        assert len({len(rank) for rank in shares}) == 1
+
+
+def test_shares_of_few_answers():
+    assert policies.shares([5, 9], 3, 100) == [[[1]], [[0]], []]
+    assert policies.shares([300, 5, 5, 5], 2, 100) == [[[0]], [[1, 2, 3]]]
+    assert policies.shares([300, 300, 5], 2, 100) == [[[0], [2]], [[1]]]  # nothing to halve
+    assert policies.shares([300, 100, 100, 100, 1], 2, 300) == [[[0], [4]], [[1], [2, 3]]]  # one pass or two
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_other_cut_of_the_sorted_answers_costs_less(seed):
+    """Brute force over all ways to cut eight sorted answers."""
+    length_N = torch.randint(1, 60, (8,), generator=torch.Generator().manual_seed(seed)).tolist()
+    order = sorted(range(8), key=lambda i: -length_N[i])
+
+    def cost(batches):
+        fits = all(len(batch) == 1 or padded(batch, length_N) <= 128 for batch in batches)
+        return sum(padded(batch, length_N) + 128 / 32 for batch in batches) if fits else float("inf")
+
+    def cut(places):
+        edges = [0, *(k + 1 for k in range(7) if places >> k & 1), 8]
+        return [order[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+
+    assert cost(policies.micro_batches(length_N, 128)) == min(cost(cut(places)) for places in range(2**7))
 
 
 def test_dropout_is_switched_off_and_wrong_paths_say_so(tmp_path, small_model):
