@@ -175,6 +175,26 @@ class Policy(nn.Module):
         return torch.cat([checkpoint(self._chunk_logp, h, t, use_reentrant=False) for h, t in pieces])
 
     def _chunk_logp(self, hidden_MH, target_M):
-        logits_MV = self.model.get_output_embeddings()(hidden_MH)
-        logits_MV = logits_MV.to(torch.promote_types(logits_MV.dtype, torch.float32)) / self.temperature
-        return logits_MV.gather(-1, target_M[:, None])[:, 0] - logits_MV.logsumexp(-1)
+        return TokenLogp.apply(self.model.get_output_embeddings()(hidden_MH), target_M, self.temperature)
+
+
+class TokenLogp(torch.autograd.Function):
+    """log softmax(logits / temperature)[target], (M, V) and (M,) to (M,), in float32 or wider. Beside the logits, one
+    array of their size in the forward pass and one in the backward pass, where autograd's own operations hold four."""
+
+    @staticmethod
+    def forward(ctx, logits_MV, target_M, temperature):
+        scaled_MV = logits_MV.to(torch.promote_types(logits_MV.dtype, torch.float32)) / temperature
+        chosen_M1, max_M1 = scaled_MV.gather(-1, target_M[:, None]), scaled_MV.amax(-1, keepdim=True)
+        logsumexp_M1 = scaled_MV.sub_(max_M1).exp_().sum(-1, keepdim=True).log_().add_(max_M1)
+        ctx.save_for_backward(logits_MV, target_M, logsumexp_M1)
+        ctx.temperature = temperature
+        return (chosen_M1 - logsumexp_M1)[:, 0]
+
+    @staticmethod
+    def backward(ctx, grad_M):
+        logits_MV, target_M, logsumexp_M1 = ctx.saved_tensors
+        grad_M1 = grad_M[:, None] / ctx.temperature  # d logp / d logits = (one-hot - softmax) / temperature
+        grad_MV = logits_MV.to(logsumexp_M1.dtype) / ctx.temperature
+        grad_MV.sub_(logsumexp_M1).exp_().mul_(-grad_M1).scatter_add_(-1, target_M[:, None], grad_M1)
+        return grad_MV.to(logits_MV.dtype), None, None

@@ -2,7 +2,7 @@
 
     python benchmarks/against_trl.py                            16 prompts x 8 answers of at most 128 tokens
     python benchmarks/against_trl.py --prompts 32 --tokens 256  the tiny preset's step
-    python benchmarks/against_trl.py -- --lam inf               flags after -- go to our train.py
+    python benchmarks/against_trl.py --method drpo              our side trains with DRPO instead of GRPO
 
 TRL is needed beside the project (python -m pip install trl==1.16.0; the project itself never uses it).
 
@@ -52,21 +52,27 @@ class Turns:
         self.pipe.send({"seconds": seconds, "cpu": cpu, "generated": generated, "trained": trained, "peak_mb": peak})
 
 
+def tokens(correct_PG, length_PG):
+    """(generated, trained) response tokens of a step; trained: those of groups with something to learn."""
+    mixed_P = correct_PG.any(-1) & ~correct_PG.all(-1)
+    return int(length_PG.sum()), int(length_PG[mixed_P].sum())
+
+
 # ------------------------------------------------------------------------------------------------------- the trainers
 
 
 def ours(turns, args, folder):
     """train.py as anyone runs it, logging included; only its progress bar is replaced, by the turns."""
+    from tqdm import tqdm
+
     import train
     from report import Run
-    from tqdm import tqdm
 
     batch_numbers, counts = train.batch_numbers, []
 
-    def counting(rollouts, grades, correct_PG, length_PG):
-        mixed_P = correct_PG.any(-1) & ~correct_PG.all(-1)
-        counts.append((int(length_PG.sum()), int(length_PG[mixed_P].sum())))
-        return batch_numbers(rollouts, grades, correct_PG, length_PG)
+    def counting(rollouts, grades, batch, cfg):
+        counts.append(tokens(batch.correct_PG, batch.length_PG))
+        return batch_numbers(rollouts, grades, batch, cfg)
 
     def progress(run, steps):
         run.bar = tqdm(disable=True)
@@ -78,9 +84,10 @@ def ours(turns, args, folder):
     train.batch_numbers, Run.progress = counting, progress
     never = str(10**6)
     train.main([
-        "tiny", f"--prompts-per-step={args.prompts}", f"--group-size={args.group}", f"--lr={LR}", f"--steps={never}",
-        f"--max-response-tokens={args.tokens}", f"--eval-every={never}", f"--save-every={never}", "--eval-problems=1",
-        "--eval-samples=1", f"--show-every={never}", f"--run-dir={folder / 'ours'}", *args.flags,
+        "tiny", f"--method={args.method}", f"--prompts-per-step={args.prompts}", f"--group-size={args.group}",
+        f"--lr={LR}", f"--steps={never}", f"--max-response-tokens={args.tokens}", f"--eval-every={never}",
+        f"--save-every={never}", "--eval-problems=1", "--eval-samples=1", f"--show-every={never}",
+        f"--run-dir={folder / 'ours'}", *args.flags,
     ])  # fmt: skip
 
 
@@ -110,11 +117,11 @@ def trl(turns, args, folder):
 
     def correct(completions, completion_ids, truth, **_):
         grades = reward.grade_all([c[0]["content"] for c in completions], truth)
-        rewards = torch.tensor([float(g.correct) for g in grades]).view(-1, args.group)
-        length_PG = torch.tensor([len(ids) for ids in completion_ids]).view(-1, args.group)
-        mixed_P = rewards.amin(-1) < rewards.amax(-1)
-        counts.append((int(length_PG.sum()), int(length_PG[mixed_P].sum())))
-        return rewards.flatten().tolist()
+        finished = [ids[-1] == tokenizer.eos_token_id for ids in completion_ids]
+        correct = torch.tensor([g.correct and f for g, f in zip(grades, finished, strict=True)])
+        lengths = torch.tensor([len(ids) for ids in completion_ids])
+        counts.append(tokens(correct.view(-1, args.group), lengths.view(-1, args.group)))
+        return correct.float().tolist()
 
     class TakeTurns(transformers.TrainerCallback):
         def on_train_begin(self, *_, **__):
@@ -125,9 +132,10 @@ def trl(turns, args, folder):
             turns.begin()
 
     batch = args.prompts * args.group
+    at_once = args.trl_batch or batch
     config = GRPOConfig(
         output_dir=str(folder / "trl"), num_generations=args.group, max_completion_length=args.tokens,
-        per_device_train_batch_size=args.trl_batch or batch, gradient_accumulation_steps=batch // (args.trl_batch or batch),
+        per_device_train_batch_size=at_once, gradient_accumulation_steps=batch // at_once,
         temperature=TINY.temperature, top_k=0, top_p=1.0, beta=0.0, loss_type="dapo", learning_rate=float(LR),
         lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1.0, bf16=False, gradient_checkpointing=False,
         shuffle_dataset=False, use_cpu=True, max_steps=10**6, logging_strategy="no", save_strategy="no",
@@ -204,6 +212,7 @@ def table(steps):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--method", default="grpo", help="our --method; TRL's is GRPO")
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=128, help="limit of an answer")
     parser.add_argument("--steps", type=int, default=8, help="counted steps of each trainer")
