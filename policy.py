@@ -97,16 +97,38 @@ def balance(length_N, n_parts):
 
 
 def micro_batches(length_N, token_budget):
-    """Cut answers into batches of at most `token_budget` padded tokens (one answer may exceed it). Sorted by length
-    first, so that padding stays small. Returns lists of indices into length_N."""
-    batches, current = [], []
-    for i in sorted(range(len(length_N)), key=lambda i: (-length_N[i], i)):
-        longest = length_N[current[0]] if current else length_N[i]
-        if current and (len(current) + 1) * longest > token_budget:
-            batches.append(current)
-            current = []
-        current.append(i)
-    return batches + [current] if current else batches
+    """Cut answers into batches of at most `token_budget` padded tokens (one answer may exceed it), at the least cost:
+    padded tokens, and for each batch as many as a forward pass costs beside its tokens. Sorted by length, so that a
+    batch is a run of neighbours and the best cuts follow one from the other. Returns lists of indices into length_N."""
+    order = sorted(range(len(length_N)), key=lambda i: (-length_N[i], i))
+    overhead = token_budget / 32  # a guess good enough: a real run's padding is then 2 to 3 % (tests/test_policy.py)
+    cost, end = [0.0] * (len(order) + 1), {}  # of order[start:], and where its first batch ends
+    for start in reversed(range(len(order))):
+        most = max(1, int(token_budget // length_N[order[start]]))
+        stops = range(start + 1, min(start + most, len(order)) + 1)
+        costs = [(stop - start) * length_N[order[start]] + overhead + cost[stop] for stop in stops]
+        cost[start] = min(costs)
+        end[start] = stops[costs.index(cost[start])]
+    batches, start = [], 0
+    while start < len(order):
+        batches.append(order[start : end[start]])
+        start = end[start]
+    return batches
+
+
+def shares(length_N, n_parts, token_budget):
+    """Micro-batches for each rank, [rank][batch] -> answer indices: near-equal in tokens over the ranks, and as many on
+    each where they have the answers for it, since ranks wait for each other (sharded ones after every layer)."""
+    shares = []
+    for part in balance(length_N, n_parts):
+        shares.append([[part[k] for k in batch] for batch in micro_batches([length_N[i] for i in part], token_budget)])
+    most = max(map(len, shares))
+    for batches in shares:
+        while len(batches) < most and max(map(len, batches), default=0) > 1:  # halve the longest batch: no padding more
+            k = max(range(len(batches)), key=lambda k: (len(batches[k]) > 1) * sum(length_N[i] for i in batches[k]))
+            half = len(batches[k]) // 2
+            batches[k : k + 1] = [batches[k][:half], batches[k][half:]]
+    return shares
 
 
 def pad(rollouts, device="cpu"):
@@ -153,6 +175,26 @@ class Policy(nn.Module):
         return torch.cat([checkpoint(self._chunk_logp, h, t, use_reentrant=False) for h, t in pieces])
 
     def _chunk_logp(self, hidden_MH, target_M):
-        logits_MV = self.model.get_output_embeddings()(hidden_MH)
-        logits_MV = logits_MV.to(torch.promote_types(logits_MV.dtype, torch.float32)) / self.temperature
-        return logits_MV.gather(-1, target_M[:, None])[:, 0] - logits_MV.logsumexp(-1)
+        return TokenLogp.apply(self.model.get_output_embeddings()(hidden_MH), target_M, self.temperature)
+
+
+class TokenLogp(torch.autograd.Function):
+    """log softmax(logits / temperature)[target], (M, V) and (M,) to (M,), in float32 or wider. Beside the logits, one
+    array of their size in the forward pass and one in the backward pass, where autograd's own operations hold four."""
+
+    @staticmethod
+    def forward(ctx, logits_MV, target_M, temperature):
+        scaled_MV = logits_MV.to(torch.promote_types(logits_MV.dtype, torch.float32)) / temperature
+        chosen_M1, max_M1 = scaled_MV.gather(-1, target_M[:, None]), scaled_MV.amax(-1, keepdim=True)
+        logsumexp_M1 = scaled_MV.sub_(max_M1).exp_().sum(-1, keepdim=True).log_().add_(max_M1)
+        ctx.save_for_backward(logits_MV, target_M, logsumexp_M1)
+        ctx.temperature = temperature
+        return (chosen_M1 - logsumexp_M1)[:, 0]
+
+    @staticmethod
+    def backward(ctx, grad_M):
+        logits_MV, target_M, logsumexp_M1 = ctx.saved_tensors
+        grad_M1 = grad_M[:, None] / ctx.temperature  # d logp / d logits = (one-hot - softmax) / temperature
+        grad_MV = logits_MV.to(logsumexp_M1.dtype) / ctx.temperature
+        grad_MV.sub_(logsumexp_M1).exp_().mul_(-grad_M1).scatter_add_(-1, target_M[:, None], grad_M1)
+        return grad_MV.to(logits_MV.dtype), None, None

@@ -84,10 +84,13 @@ class TransformersSampler:
 
     max_batch: rows decoded at once, which bounds memory. autocast: dtype for torch.autocast; None: the weights' own.
     Not for a model sharded over ranks (FSDP): the ranks would have to decode in step.
+
+    exact: in float32 its log-probabilities are the trainer's up to rounding, so the trainer need not score again.
     """
 
     def __init__(self, model, tokenizer=None, *, max_batch=512, max_model_len=None, autocast=None):
         self.model, self.max_batch, self.autocast = model, max_batch, autocast
+        self.exact = autocast is None and torch.finfo(model.dtype).bits >= 32
         self.max_model_len = max_model_len or getattr(model.config, "max_position_embeddings", None)
         self.eos_ids = eos_token_ids(model.config, getattr(model, "generation_config", None), tokenizer)
 
@@ -216,6 +219,8 @@ class VLLMSampler:
     sets up a group of size 1. Written against vLLM 0.32.0. Tested on its CPU build alone: sleep, CUDA graphs,
     bfloat16 and NCCL follow its documentation and source, unproven.
     """
+
+    exact = False  # other kernels, and bfloat16 on CUDA: the trainer scores the answers itself
 
     def __init__(self, model_path, tokenizer=None, *, device=None, max_model_len=None, seed=0,
                  gpu_memory_utilization=0.5, trust_remote_code=False, **engine_options):  # fmt: skip

@@ -99,7 +99,7 @@ def train(cfg, world):
         # 4 update: one optimizer step a mini-batch, then the sampler gets the new weights
         for group in optimizer.param_groups:
             group["lr"] = cfg.lr * min(1.0, step / max(1, cfg.warmup_steps))
-        numbers = update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world)
+        numbers = update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world, sampler.exact)
         optimizer.zero_grad(set_to_none=True)  # gradients would take room that the sampler wants
         clock.lap("update")
         sampler.sync(model)

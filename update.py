@@ -22,15 +22,16 @@ from methods import METHODS
 from world import all_sum
 
 
-def update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world):
-    """`mini_batches` optimizer steps. weight_PG: DRPO's weights or a baseline's advantages. Returns numbers to log."""
+def update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world, exact_sampler=False):
+    """`mini_batches` optimizer steps. weight_PG: DRPO's weights or a baseline's advantages. Returns numbers to log.
+    exact_sampler: the sampler's log-probabilities are this model's own up to rounding, and need no second pass."""
     minis = [MiniBatch(m, rollouts, correct_PG, weight_PG, cfg, world) for m in range(cfg.mini_batches)]
     step_kind = DiscriminativeStep if minis[0].discriminative else ClippedStep
     with torch.no_grad():  # the policy that sampled, scored by the model being trained: "old"
         for mini in minis[step_kind.first_scored :]:
             for micro in mini.micros:
-                micro.old_logp_NT = policy(*micro.inputs)
-    objectives, grad_norms = [], []
+                micro.old_logp_NT = micro.sampler_logp(policy) if exact_sampler else policy(*micro.inputs)
+    objectives, grad_norms, gap = [], [], torch.zeros(2, dtype=torch.float64)
     for mini in minis:
         step = step_kind(mini, policy, mini is minis[0], cfg, world)
         # Forward and backward, micro-batch by micro-batch; ranks exchange gradients in the last one's backward
@@ -38,7 +39,10 @@ def update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world):
         for micro in mini.micros:
             last = micro is mini.micros[-1]
             with contextlib.nullcontext() if last or world.size == 1 else policy.no_sync():
-                gain = step.gain(micro, policy(*micro.inputs))
+                logp_NT = policy(*micro.inputs)
+                if mini is minis[0]:  # still the policy that sampled
+                    gap += micro.sampler_gap(logp_NT.detach())
+                gain = step.gain(micro, logp_NT)
                 (-gain * world.size).backward()  # DDP averages over ranks, the batch's gradient is a sum
         objective, kl = step.objective_and_kl()
         grad_norms.append(torch.nn.utils.clip_grad_norm_(policy.parameters(), cfg.grad_clip).item())
@@ -46,13 +50,12 @@ def update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world):
             raise FloatingPointError(f"the gradient is not finite ({grad_norms[-1]}); the last checkpoint is intact")
         objectives.append(objective)
         optimizer.step()
-    gap = sum(micro.sampler_gap() for mini in minis for micro in mini.micros)
     gap_sum, gap_tokens = all_sum(gap, world).tolist()
     return {
         "objective": float(np.mean(objectives)),  # J before each optimizer step, averaged
         "kl": kl,  # of the last mini-batch: 0 with a single one, which is on-policy
         "grad_norm": float(np.max(grad_norms)),  # before clipping; a NaN shows
-        "sampler_gap": gap_sum / gap_tokens,  # mean |logp of the trainer - logp of the sampler|
+        "sampler_gap": gap_sum / gap_tokens,  # mean |logp of the trainer - logp of the sampler|, first mini-batch
     }
 
 
@@ -160,8 +163,14 @@ class MicroBatch:
     def kl_sum(self, logp_NT, cfg):
         return drpo.kl_per_token(logp_NT, self.old_logp_NT, self.inputs[2], cfg.kl_estimator).sum()
 
-    def sampler_gap(self):
+    def sampler_logp(self, policy):
+        """(N, T): what the sampler says, in the dtype of the policy's parameters; 0 on padding."""
+        mask_NT, like = self.inputs[2], next(policy.parameters())
+        logp_M = torch.tensor([x for r in self.rollouts for x in r.logp], dtype=like.dtype, device=like.device)
+        return logp_M.new_zeros(mask_NT.shape).masked_scatter(mask_NT, logp_M)
+
+    def sampler_gap(self, logp_NT):
         """(sum over tokens of |trainer's logp - sampler's logp|, number of tokens)"""
-        trainer = self.old_logp_NT[self.inputs[2]].double().cpu()
+        trainer = logp_NT[self.inputs[2]].double().cpu()
         sampler = torch.tensor([x for r in self.rollouts for x in r.logp], dtype=torch.float64)
-        return torch.tensor([(trainer - sampler).abs().sum(), len(sampler)])
+        return torch.tensor([(trainer - sampler).abs().sum(), len(sampler)], dtype=torch.float64)

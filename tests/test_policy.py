@@ -1,5 +1,7 @@
 """Log-probabilities against a plain forward pass; micro-batches and shares cover every answer exactly once."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -35,6 +37,16 @@ def test_chunked_head_has_the_same_gradient(small_model):
     assert (gradients[0] - gradients[1]).norm() < 1e-5 * gradients[0].norm()
 
 
+def test_gradient_of_a_token_logp():
+    """Closed form against numbers, with a temperature and a row of huge logits; float64."""
+    logits = torch.randn(4, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
+    logits[3] *= 300
+    target = torch.tensor([0, 6, 2, 2])
+    logp = policies.TokenLogp.apply(logits, target, 0.6)
+    torch.testing.assert_close(logp, (logits / 0.6).log_softmax(-1)[range(4), target], rtol=0, atol=1e-12)
+    assert torch.autograd.gradcheck(lambda x: policies.TokenLogp.apply(x, target[:3], 0.6), logits[:3].requires_grad_())
+
+
 def test_token_ids_decide_nothing(small_model):
     """Id 0 is padding's filler and 1 the end token, yet inside an answer they are tokens like any other."""
     from rollout import Rollout
@@ -56,14 +68,56 @@ def test_micro_batches_cover_all_within_budget(budget):
     assert policies.micro_batches([], 10) == []
 
 
-def test_shares_are_balanced_in_tokens():
-    """Log-normal lengths as in a real run, 8 ranks: within 1 % of the mean (counts would differ by far more)."""
-    length_N = torch.randn(256, generator=torch.Generator().manual_seed(0)).mul(0.7).add(7).exp().clamp(max=8192)
-    length_N = length_N.int().tolist()
-    parts = policies.balance(length_N, 8)
-    assert sorted(i for part in parts for i in part) == list(range(256))
-    loads = [sum(length_N[i] for i in part) for part in parts]
-    assert max(loads) < 1.01 * sum(loads) / 8
+def run_of_lengths(n, seed):
+    """Log-normal lengths up to the limit, as in a real run: mean 2,600 of 8,192 tokens, 7 % at the limit."""
+    length_N = torch.randn(n, generator=torch.Generator().manual_seed(seed)).mul(0.8).add(7.6).exp()
+    return (length_N.clamp(max=8192) + 150).int().tolist()
+
+
+def padded(batch, length_N):
+    return len(batch) * max(length_N[i] for i in batch)
+
+
+@pytest.mark.parametrize("n", [256, 1024], ids=["one mini-batch", "one step"])
+@pytest.mark.parametrize("budget", [8192, 16384])
+def test_ranks_get_equal_work_and_little_padding(n, budget):
+    """The r1 presets over 8 ranks: tokens within 1 % of the mean, work (with padding) within 2 %, padding below 4 %,
+    and equally many micro-batches."""
+    for seed in range(4):
+        length_N = run_of_lengths(n, seed)
+        shares = policies.shares(length_N, 8, budget)
+        assert sorted(i for rank in shares for batch in rank for i in batch) == list(range(n))
+        assert all(len(batch) == 1 or padded(batch, length_N) <= budget for rank in shares for batch in rank)
+        tokens = [sum(length_N[i] for batch in rank for i in batch) for rank in shares]
+        work = [sum(padded(batch, length_N) for batch in rank) for rank in shares]
+        assert max(abs(t * 8 / sum(tokens) - 1) for t in tokens) < 0.01
+        assert max(abs(w * 8 / sum(work) - 1) for w in work) < 0.02
+        assert all(w < t / 0.96 for t, w in zip(tokens, work, strict=True))
+        assert len({len(rank) for rank in shares}) == 1
+
+
+def test_shares_of_few_answers():
+    assert policies.shares([5, 9], 3, 100) == [[[1]], [[0]], []]
+    assert policies.shares([300, 5, 5, 5], 2, 100) == [[[0]], [[1, 2, 3]]]
+    assert policies.shares([300, 300, 5], 2, 100) == [[[0], [2]], [[1]]]  # nothing to halve
+    assert policies.shares([300, 100, 100, 100, 1], 2, 300) == [[[0], [4]], [[1], [2, 3]]]  # one pass or two
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_other_cut_of_the_sorted_answers_costs_less(seed):
+    """Brute force over all ways to cut eight sorted answers."""
+    length_N = torch.randint(1, 60, (8,), generator=torch.Generator().manual_seed(seed)).tolist()
+    order = sorted(range(8), key=lambda i: -length_N[i])
+
+    def cost(batches):
+        fits = all(len(batch) == 1 or padded(batch, length_N) <= 128 for batch in batches)
+        return sum(padded(batch, length_N) + 128 / 32 for batch in batches) if fits else float("inf")
+
+    def cut(places):
+        edges = [0, *(k + 1 for k in range(7) if places >> k & 1), 8]
+        return [order[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+
+    assert cost(policies.micro_batches(length_N, 128)) == min(cost(cut(places)) for places in range(2**7))
 
 
 def test_dropout_is_switched_off_and_wrong_paths_say_so(tmp_path, small_model):
@@ -96,3 +150,16 @@ def test_a_model_that_caps_its_logits_is_refused(tmp_path):
     Gemma2ForCausalLM(config).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="changes its logits after the output head"):
         policies.load_model(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's high-water mark of memory")
+def test_log_probabilities_take_an_eighth_of_the_plain_memory():
+    """The benchmark at a tenth of its size: 430 MB a copy of the logits, chunks of 48 MB."""
+    from benchmarks.logprob_memory import chunked, error, forward_backward, plain
+
+    sizes = dict(tokens=3072, vocabulary=36_864, hidden_size=8)
+    theirs, plain_peak = forward_backward(plain, **sizes)
+    assert plain_peak > 2 * 4 * 3072 * 36_864, "the plain form holds two copies at the very least"
+    ours, peak = forward_backward(chunked, **sizes, head_chunk_elements=3 * 2**22)  # not smaller: malloc keeps those
+    assert peak < plain_peak / 8, f"{peak / 2**20:.0f} MB against {plain_peak / 2**20:.0f} MB"
+    assert all(error(a, b) < 1e-5 for a, b in zip(ours, theirs, strict=True))

@@ -70,13 +70,26 @@ def flat(model):
                                for p in model.parameters()])  # fmt: skip
 
 
-def streamed(cfg, world, dtype):
+def streamed(cfg, world, dtype, exact_sampler=False):
     model, (rollouts, correct_PG, preference_PG) = make_small_model().to(dtype), batch()
+    if exact_sampler:
+        rollouts = as_sampled(rollouts, model, cfg.temperature)
     policy, _ = train.set_up(model, cfg, world)
     weight_PG = drpo.positive_distribution(preference_PG, correct_PG, cfg.lam)
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)
-    numbers = update.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world)
+    numbers = update.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world, exact_sampler)
     return *flat(model), numbers
+
+
+@torch.no_grad()
+def as_sampled(rollouts, model, temperature):
+    """The same answers with the log-probabilities an exact sampler would have noted, one answer at a time."""
+    noted = []
+    for r in rollouts:
+        ids, first = torch.tensor([r.prompt_ids + r.response_ids]), len(r.prompt_ids)
+        logp_TV = (model(ids).logits[0, first - 1 : -1] / temperature).log_softmax(-1)
+        noted.append(dataclasses.replace(r, logp=logp_TV[range(len(r.response_ids)), r.response_ids].tolist()))
+    return noted
 
 
 def relative_error(ours, theirs):
@@ -112,6 +125,15 @@ def test_any_micro_batch_budget(case, budget):
     assert ours[2]["kl"] == pytest.approx(theirs[2][-1], rel=1e-6)
     if cfg.mini_batches > 1 and cfg.kl_estimator == "k3":
         assert theirs[2][-1] > cfg.delta, "this case should press against the trust region"
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_an_exact_sampler_spares_a_pass_and_changes_nothing(case):
+    cfg = settings(micro_batch_tokens=60, **case)
+    ours = streamed(cfg, World(), torch.float64, exact_sampler=True)
+    check(ours, reference(cfg, torch.float64), torch.float64)
+    assert ours[2]["sampler_gap"] < 1e-12 < streamed(cfg, World(), torch.float64)[2]["sampler_gap"]
+    check(streamed(cfg, World(), torch.float32, exact_sampler=True), reference(cfg, torch.float32), torch.float32)
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
