@@ -26,13 +26,30 @@ def test_logp_equals_a_plain_forward(small_model, head_chunk_elements):
         torch.testing.assert_close(logp_NT[row][inputs[2][row]].double(), expected, atol=2e-5, rtol=1e-5)
 
 
-def test_chunked_head_has_the_same_gradient(small_model):
+@pytest.mark.parametrize("bias", [False, True])
+def test_chunked_head_has_the_same_gradient(small_model, bias):
+    if bias:
+        small_model.lm_head.bias = torch.nn.Parameter(torch.randn(23))
     inputs, gradients = policies.pad(make_rollouts(3, 4)), []
     for head_chunk_elements in (2**26, 23 * 5):
         small_model.zero_grad()
         (policies.Policy(small_model, 0.6, head_chunk_elements)(*inputs) ** 2).sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in small_model.parameters()]))
     assert (gradients[0] - gradients[1]).norm() < 1e-5 * gradients[0].norm()
+
+
+def test_chunked_head_sums_in_float32_under_autocast():
+    """64 chunks in bfloat16 are no worse than one. Chunk gradients added up by autograd would be: they are bfloat16."""
+    torch.manual_seed(0)
+    h, w = torch.randn(512, 32), torch.randn(50, 32, requires_grad=True)
+    target, gradients = torch.randint(50, (512,)), {}
+    for rows, dtype in ((512, torch.float32), (512, torch.bfloat16), (8, torch.bfloat16)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            logp = policies.ChunkedLogp.apply(h, w, None, target, 0.6, rows)
+        (gradients[rows, dtype],) = torch.autograd.grad(logp.sum(), w)
+    exact = gradients.pop((512, torch.float32))
+    one, many = ((g - exact).norm() / exact.norm() for g in gradients.values())
+    assert many < 1.05 * one < 0.01
 
 
 def test_token_ids_decide_nothing(small_model):
