@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 HEAD_CHUNK_ELEMENTS = 2**26  # logits in float32 at a time: 256 MB; a whole (8192, 152k) would be 5 GB a copy
@@ -166,35 +165,58 @@ class Policy(nn.Module):
         return logp_M.new_zeros(mask_NT.shape).masked_scatter(mask_NT, logp_M)
 
     def _token_logp(self, hidden_MH, target_M):
-        """The head in chunks, recomputed in the backward pass, so that full (M, V) logits never exist at once."""
-        vocabulary = self.model.get_output_embeddings().weight.shape[0]
-        chunk = max(1, self.head_chunk_elements // vocabulary)
-        if len(target_M) <= chunk:
-            return self._chunk_logp(hidden_MH, target_M)
-        pieces = zip(hidden_MH.split(chunk), target_M.split(chunk), strict=True)
-        return torch.cat([checkpoint(self._chunk_logp, h, t, use_reentrant=False) for h, t in pieces])
-
-    def _chunk_logp(self, hidden_MH, target_M):
-        return TokenLogp.apply(self.model.get_output_embeddings()(hidden_MH), target_M, self.temperature)
+        """The head, in chunks, so that (M, V) logits never exist at once."""
+        head = self.model.get_output_embeddings()
+        chunk = max(1, self.head_chunk_elements // head.weight.shape[0])
+        return ChunkedLogp.apply(hidden_MH, head.weight, head.bias, target_M, self.temperature, chunk)
 
 
-class TokenLogp(torch.autograd.Function):
-    """log softmax(logits / temperature)[target], (M, V) and (M,) to (M,), in float32 or wider. Beside the logits, one
-    array of their size in the forward pass and one in the backward pass, where autograd's own operations hold four."""
+class ChunkedLogp(torch.autograd.Function):
+    """log softmax(h W^T + b, / temperature) at the target, `chunk` rows at a time; the backward pass makes the logits
+    again. Written by hand for what autograd would do: hold four arrays of the logits' size where one is enough, cast W
+    for each chunk, and add up the chunks' gradients in bfloat16. Here products are in autocast's dtype, and sums over
+    chunks in that of W (float32)."""
 
     @staticmethod
-    def forward(ctx, logits_MV, target_M, temperature):
-        scaled_MV = logits_MV.to(torch.promote_types(logits_MV.dtype, torch.float32)) / temperature
-        chosen_M1, max_M1 = scaled_MV.gather(-1, target_M[:, None]), scaled_MV.amax(-1, keepdim=True)
-        logsumexp_M1 = scaled_MV.sub_(max_M1).exp_().sum(-1, keepdim=True).log_().add_(max_M1)
-        ctx.save_for_backward(logits_MV, target_M, logsumexp_M1)
-        ctx.temperature = temperature
-        return (chosen_M1 - logsumexp_M1)[:, 0]
+    def forward(ctx, hidden_MH, weight_VH, bias_V, target_M, temperature, chunk):
+        device = hidden_MH.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VH.dtype
+        weight, pieces = weight_VH.to(dtype), []
+        for h, target in zip(hidden_MH.split(chunk), target_M.split(chunk), strict=True):
+            logits_CV = _logits(h, weight, bias_V, temperature)
+            chosen_C, max_C1 = logits_CV.gather(-1, target[:, None])[:, 0], logits_CV.amax(-1, keepdim=True)
+            lse_C = logits_CV.sub_(max_C1).exp_().sum(-1).log_() + max_C1[:, 0]
+            pieces.append(torch.stack([chosen_C - lse_C, lse_C]))
+            del logits_CV  # or it would live beside the next ones
+        logp_M, lse_M = torch.cat(pieces, dim=1)
+        ctx.save_for_backward(hidden_MH, weight_VH, bias_V, target_M, lse_M)
+        ctx.temperature, ctx.chunk, ctx.dtype = temperature, chunk, dtype
+        return logp_M
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx, grad_M):
-        logits_MV, target_M, logsumexp_M1 = ctx.saved_tensors
-        grad_M1 = grad_M[:, None] / ctx.temperature  # d logp / d logits = (one-hot - softmax) / temperature
-        grad_MV = logits_MV.to(logsumexp_M1.dtype) / ctx.temperature
-        grad_MV.sub_(logsumexp_M1).exp_().mul_(-grad_M1).scatter_add_(-1, target_M[:, None], grad_M1)
-        return grad_MV.to(logits_MV.dtype), None, None
+        hidden_MH, weight_VH, bias_V, target_M, lse_M = ctx.saved_tensors
+        weight = weight_VH.to(ctx.dtype)
+        grad_hidden_MH, grad_weight_VH = torch.empty_like(hidden_MH), torch.zeros_like(weight_VH)
+        grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V)
+        for first in range(0, len(target_M), ctx.chunk):
+            rows = slice(first, first + ctx.chunk)
+            g = grad_M[rows, None] / ctx.temperature
+            # d logp(target) / d logits = onehot(target) - softmax, times g; in place, in the logits' own memory
+            d = _logits(hidden_MH[rows], weight, bias_V, ctx.temperature)
+            d = d.sub_(lse_M[rows, None]).exp_().mul_(-g).scatter_add_(1, target_M[rows, None], g).to(ctx.dtype)
+            grad_hidden_MH[rows] = d @ weight
+            grad_weight_VH += d.mT @ hidden_MH[rows].to(ctx.dtype)
+            if bias_V is not None:
+                grad_bias_V += d.sum(0, dtype=bias_V.dtype)
+            del d
+        return grad_hidden_MH, grad_weight_VH, grad_bias_V, None, None, None
+
+
+def _logits(hidden_CH, weight_VH, bias_V, temperature):
+    """(C, V) in float32 or wider, / temperature; a tensor of the caller's own, to be changed in place."""
+    with torch.autocast(hidden_CH.device.type, enabled=False):
+        bias_V = None if bias_V is None else bias_V.to(weight_VH)
+        logits_CV = nn.functional.linear(hidden_CH.to(weight_VH.dtype), weight_VH, bias_V)
+    return logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32)).div_(temperature)

@@ -28,7 +28,10 @@ def test_logp_equals_a_plain_forward(small_model, head_chunk_elements):
         torch.testing.assert_close(logp_NT[row][inputs[2][row]].double(), expected, atol=2e-5, rtol=1e-5)
 
 
-def test_chunked_head_has_the_same_gradient(small_model):
+@pytest.mark.parametrize("bias", [False, True])
+def test_chunked_head_has_the_same_gradient(small_model, bias):
+    if bias:
+        small_model.lm_head.bias = torch.nn.Parameter(torch.randn(23))
     inputs, gradients = policies.pad(make_rollouts(3, 4)), []
     for head_chunk_elements in (2**26, 23 * 5):
         small_model.zero_grad()
@@ -37,14 +40,34 @@ def test_chunked_head_has_the_same_gradient(small_model):
     assert (gradients[0] - gradients[1]).norm() < 1e-5 * gradients[0].norm()
 
 
-def test_gradient_of_a_token_logp():
-    """Closed form against numbers, with a temperature and a row of huge logits; float64."""
-    logits = torch.randn(4, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
-    logits[3] *= 300
+@pytest.mark.parametrize("chunk", [2, 100])
+def test_gradient_of_a_token_logp(chunk):
+    """Closed form against numbers, with a temperature, a bias and a row of huge logits; float64."""
+    g = torch.Generator().manual_seed(0)
+    h, w, b = (torch.randn(*shape, generator=g, dtype=torch.float64) for shape in ((4, 3), (7, 3), (7,)))
     target = torch.tensor([0, 6, 2, 2])
-    logp = policies.TokenLogp.apply(logits, target, 0.6)
-    torch.testing.assert_close(logp, (logits / 0.6).log_softmax(-1)[range(4), target], rtol=0, atol=1e-12)
-    assert torch.autograd.gradcheck(lambda x: policies.TokenLogp.apply(x, target[:3], 0.6), logits[:3].requires_grad_())
+
+    def logp(h, w, b):
+        return policies.ChunkedLogp.apply(h, w, b, target, 0.6, chunk)
+
+    huge = h * torch.tensor([1, 1, 1, 300.0], dtype=torch.float64)[:, None]
+    expected = ((huge @ w.T + b) / 0.6).log_softmax(-1)[range(4), target]
+    torch.testing.assert_close(logp(huge, w, b), expected, rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradcheck(logp, tuple(x.requires_grad_() for x in (h, w, b)))
+
+
+def test_chunked_head_sums_in_float32_under_autocast():
+    """64 chunks in bfloat16 are no worse than one. Chunk gradients added up by autograd would be: they are bfloat16."""
+    torch.manual_seed(0)
+    h, w = torch.randn(512, 32), torch.randn(50, 32, requires_grad=True)
+    target, gradients = torch.randint(50, (512,)), {}
+    for rows, dtype in ((512, torch.float32), (512, torch.bfloat16), (8, torch.bfloat16)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            logp = policies.ChunkedLogp.apply(h, w, None, target, 0.6, rows)
+        (gradients[rows, dtype],) = torch.autograd.grad(logp.sum(), w)
+    exact = gradients.pop((512, torch.float32))
+    one, many = ((g - exact).norm() / exact.norm() for g in gradients.values())
+    assert many < 1.05 * one < 0.01
 
 
 def test_token_ids_decide_nothing(small_model):
