@@ -178,7 +178,10 @@ def measure(args, folder):
             result = pipe.recv()
             if "error" in result:
                 sys.exit(f"{name} stopped:\n{result['error']}")
-            if step >= args.warmup:
+            counted = step >= args.warmup
+            print(f"step {step} {name:4} {result['cpu']:6.2f} CPU s, {result['seconds']:6.2f} s, "
+                  f"{result['trained']} tokens trained{'' if counted else ' (warm-up)'}", file=sys.stderr)  # fmt: skip
+            if counted:
                 steps[name].append(result)
     for pipe, process in workers.values():
         pipe.send(False)

@@ -4,9 +4,8 @@
     python benchmarks/logprob_memory.py --plain-tokens 8192   the plain one at full size too: takes 25 GB
 
 Forward and backward through a random head on the CPU, in float32, each in a process of its own; the peak is the
-kernel's high-water mark (Linux) above what was resident with the inputs, the head and its gradient's place in it. The
-plain form's memory is proportional to the tokens, so it is run on fewer and scaled; on those, values and gradients
-of both are compared.
+kernel's high-water mark (Linux) above what was resident with the inputs and the head. The plain form's memory is
+proportional to the tokens, so it is run on fewer and scaled; on those, values and gradients of both are compared.
 
 M response tokens | V vocabulary | H hidden size
 """
@@ -24,8 +23,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
-
-from policy import Policy  # noqa: E402
 
 TEMPERATURE = 0.6
 
@@ -60,6 +57,8 @@ def plain(head, hidden_MH, target_M):
 
 
 def chunked(head, hidden_MH, target_M, **options):
+    from policy import Policy  # here, as it takes seconds, of which the plain form needs none
+
     return Policy(head, TEMPERATURE, **options)._token_logp(hidden_MH, target_M)
 
 
@@ -89,34 +88,43 @@ def main():
     parser.add_argument("--plain-tokens", type=int, default=1024)
     parser.add_argument("--vocabulary", type=int, default=151936)
     parser.add_argument("--hidden", type=int, default=32)
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # a process of its own: which, tokens, file
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)  # in a process of its own: which, where to write
     args = parser.parse_args()
     if args.one:
-        which, tokens, path = args.one
-        start = time.process_time()
-        result, peak = forward_backward(globals()[which], int(tokens), args.vocabulary, args.hidden)
-        torch.save((result, peak, time.process_time() - start), path)
+        which, path = args.one
+        torch.save(measure(which, args), path)
         return
 
-    def run(which, tokens):
+    def run(which):
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, __file__, f"--vocabulary={args.vocabulary}", f"--hidden={args.hidden}"]
-            subprocess.run([*command, "--one", which, str(tokens), f"{folder}/result"], check=True)
-            return torch.load(f"{folder}/result", weights_only=True)
+            subprocess.run([sys.executable, *sys.argv, "--one", which, f"{folder}/result"], check=True)
+            return torch.load(f"{folder}/result")
 
-    runs = {(which, tokens): run(which, tokens) for which, tokens in
-            [("plain", args.plain_tokens), ("chunked", args.plain_tokens), ("chunked", args.tokens)]}  # fmt: skip
+    rows = {which: run(which) for which in ("plain", "chunked")}
     print(f"vocabulary {args.vocabulary}, hidden size {args.hidden}, float32, one thread\n")
     print("| log-probabilities | tokens | peak above the inputs, MB | CPU seconds |\n| --- | --- | --- | --- |")
-    for (which, tokens), (_, peak, seconds) in runs.items():
-        print(f"| {which} | {tokens} | {peak / 2**20:,.0f} | {seconds:.1f} |")
-    whole = runs["plain", args.plain_tokens][1] * args.tokens / args.plain_tokens
+    for which, row in rows.items():
+        print(f"| {which} | {row['tokens']} | {row['peak'] / 2**20:,.0f} | {row['seconds']:.1f} |")
+    whole = rows["plain"]["peak"] * args.tokens / args.plain_tokens
     scaled = "" if args.tokens == args.plain_tokens else " (scaled)"
-    ratio = whole / runs["chunked", args.tokens][1]
-    print(f"\nAt {args.tokens} tokens the plain form takes {whole / 2**20:,.0f} MB{scaled}, {ratio:.0f} times as much.")
-    ours, theirs = (runs[which, args.plain_tokens][0] for which in ("chunked", "plain"))
-    gaps = [error(a, b) for a, b in zip(ours, theirs, strict=True)]
-    print("Largest relative difference: values {:.1e}, gradients {:.1e} (inputs) and {:.1e} (head).".format(*gaps))
+    times = whole / rows["chunked"]["peak"]
+    print(f"\nAt {args.tokens} tokens the plain form takes {whole / 2**20:,.0f} MB{scaled}, {times:.0f} times as much.")
+    values, inputs, head = rows["plain"]["errors"]
+    print(f"Largest relative difference: values {values:.1e}, gradients {inputs:.1e} (inputs) and {head:.1e} (head).")
+
+
+def measure(which, args):
+    """A row of the table; the plain form's also says how far the chunked one's results on the same tokens are off."""
+    tokens, errors = args.tokens if which == "chunked" else args.plain_tokens, None
+    if which == "chunked":
+        import policy  # noqa: F401  its own memory is not what is measured
+    start = time.process_time()
+    results, peak = forward_backward(globals()[which], tokens, args.vocabulary, args.hidden)
+    seconds = time.process_time() - start
+    if which == "plain":
+        ours, _ = forward_backward(chunked, tokens, args.vocabulary, args.hidden)
+        errors = [error(a, b) for a, b in zip(ours, results, strict=True)]
+    return {"tokens": tokens, "peak": peak, "seconds": seconds, "errors": errors}
 
 
 if __name__ == "__main__":
