@@ -74,9 +74,9 @@ def check_longest_safe(function):
             signs.append(baselines.grpo_advantage(reward_PG)[0, len(lengths)].item() > 0)
         if signs != [True, False]:
             return (
-                f"for other correct lengths {lengths}, {n_wrong} wrong, C = {max_length}, alpha = {alpha} you say {value:.6g}, "
-                "but the advantage does not change its sign there. Average over the *other* answers; what length does a "
-                "wrong one count as?"
+                f"you say {value:.6g} for other correct lengths {lengths}, {n_wrong} wrong, C = {max_length}, alpha = "
+                f"{alpha}, but the advantage does not change its sign there. Average over the *other* answers; what length "
+                "does a wrong one count as?"
             )
 
 
@@ -86,7 +86,7 @@ def check_alpha_star(value):
         return None
     if near(value, 1.47 / 2.4, 1e-2) or not 0 < value < 1:
         return "set the reward of the long answer, 1 - 0.8 alpha, equal to the mean over all six answers"
-    return "at your alpha the long answer's reward is not the mean of the six rewards; wrong answers earn 0, not 1 - alpha x"
+    return "at your alpha the long answer's reward is not the mean of all six; a wrong one earns 0, not 1 - alpha x"
 
 
 @exercise
@@ -99,4 +99,4 @@ def check_surrogate_bug(function):
             wide = [torch.cat([x, torch.zeros_like(x[:, :5])], 1) for x in (logp, old, mask)]
             if not equal(call(function, *wide, advantage), value):
                 return "append columns of padding to a batch: your value changes. What should divide an answer's sum?"
-            return "padding no longer matters, but the value is not GRPO's: mean over an answer's tokens, then over answers"
+            return "padding does not matter, but this is not GRPO: mean over an answer's tokens, then over answers"

@@ -1,4 +1,4 @@
-"""toys.py - what several notebooks share: the look of their figures and small made-up batches. Nothing of the method."""
+"""toys.py - what several notebooks share: the look of their figures and a made-up batch. Nothing of the method."""
 
 import matplotlib.pyplot as plt
 import torch
