@@ -11,6 +11,7 @@ import math
 import torch
 
 import baselines
+import drpo
 from toys import batch
 
 UNSOLVED = (None, Ellipsis)  # what a value or a function of three dots gives
@@ -100,3 +101,87 @@ def check_surrogate_bug(function):
             if not equal(call(function, *wide, advantage), value):
                 return "append columns of padding to a batch: your value changes. What should divide an answer's sum?"
             return "padding does not matter, but this is not GRPO: mean over an answer's tokens, then over answers"
+
+
+# ------------------------------------------------------------------------------------- 2: the positive distribution
+
+
+@exercise
+def check_lam_of_doubling(value):
+    if near(value, 1000 / (8192 * math.log(2))):
+        return None
+    if near(value, 1000 / 8192):
+        return "that makes it count e = 2.718 times as much"
+    return f"at your lambda the ratio is {math.exp(1000 / (8192 * float(value))):.3g}; it is exp(1000/(lambda C))"
+
+
+@exercise
+def check_effective_sample_size(function):
+    weight = torch.tensor([[0.25] * 4, [1.0, 0, 0, 0], [0.0] * 4, [0.5, 0.3, 0.2, 0]], dtype=torch.float64)
+    value = call(function, weight.clone())
+    if value.shape != (4,):
+        return f"one number a prompt: shape (4,) for 4 prompts, yours is {tuple(value.shape)}"
+    if not value.isfinite().all():
+        return "a prompt without correct answers has sum of squares 0; dividing by it gives inf or NaN"
+    for row, target, words in ((0, 4, "four equal weights"), (1, 1, "a single weight 1"), (2, 0, "no correct answer")):
+        if not math.isclose(value[row].item(), target, abs_tol=1e-6):
+            return f"{words} should give {target}, yours is {value[row].item():.4g}"
+    return None if near(value[3], 1 / 0.38) else "1 over the sum of the *squared* weights"
+
+
+@exercise
+def check_weights_bug(function):
+    for seed in range(3):
+        *_, correct, length = batch(seed)
+        preference = drpo.length_preference(length, 12).double()
+        value = call(function, preference, correct, 0.3)
+        if value.isnan().any():
+            return "NaN: a prompt without a correct answer has nothing to normalise over; its weights are 0"
+        if not torch.allclose(value.sum(-1), correct.any(-1).double()):
+            return f"add up the weights of each prompt: {[round(v, 3) for v in value.sum(-1).tolist()]}. What should they be?"
+        if not equal(value, drpo.positive_distribution(preference, correct, 0.3)):
+            return "they add up to 1, but the ratio of two weights is not exp(difference of preference / lambda)"
+
+
+# ----------------------------------------------------------------------------------------- 3: from DisCO to DRPO
+
+
+@exercise
+def check_tau_of_half(value):
+    if near(value, 0.3 / math.log(2)):
+        return None
+    share = 1 / (1 + 2 * math.exp(-0.3 / float(value)))
+    return f"at your tau its share is {share:.3f}: the softmax of s/tau over all three"
+
+
+@exercise
+def check_credit_bug(function):
+    for tau in (0.2, 1.0):
+        logp, _, mask, correct, length = batch(2)
+        score = drpo.sequence_score(logp, mask).view(correct.shape).requires_grad_()
+        weight = drpo.positive_distribution(drpo.length_preference(length, 12).double(), correct, 0.1)
+        grad = torch.autograd.grad(call(function, score, correct, weight, tau), score)[0]
+        credit = drpo.drpo_credit(score.detach(), correct, weight, tau)
+        if equal(grad, credit):
+            return "the sign: a loss goes down where the objective goes up"
+        if not equal(grad, -credit):
+            return "take its gradient by the score of a wrong answer, by hand: the credit depends on the scores too"
+
+
+@exercise
+def check_disco_b_credit(function):
+    correct = batch(4, P=5)[3]
+    value, scores = call(function, correct.clone()), torch.zeros(correct.shape, dtype=torch.float64)
+    weight = drpo.positive_distribution(scores, correct, math.inf)
+    target = drpo.drpo_credit(scores, correct, weight, 1.0, negatives="mean")
+    if value.shape != target.shape:
+        return f"one number an answer: shape {tuple(target.shape)}, yours is {tuple(value.shape)}"
+    if equal(value, target):
+        return None
+    if not (value[:2] == 0).all():
+        return "prompts that are all right or all wrong (here the first two) teach nothing: credit 0, not NaN"
+    if equal(value, target * len(correct)):
+        return "right for each prompt; now the batch: J is a mean over prompts"
+    if equal(value, target * len(correct) / drpo.mixed_groups(correct).sum()):
+        return "prompts without credit still count in P"
+    return "the correct answers of a mixed prompt share +1/P equally, the wrong ones -1/P"
