@@ -185,3 +185,36 @@ def check_disco_b_credit(function):
     if equal(value, target * len(correct) / drpo.mixed_groups(correct).sum()):
         return "prompts without credit still count in P"
     return "the correct answers of a mixed prompt share +1/P equally, the wrong ones -1/P"
+
+
+# ------------------------------------------------------------------------------------------------ 4: the trust region
+
+
+@exercise
+def check_tokens_needed(value):
+    if near(value, 80_000):
+        return None
+    return f"k1's variance is 2 KL a token; with {float(value):g} tokens the error is {(2e-4 / float(value)) ** 0.5:.2g}"
+
+
+@exercise
+def check_kl_bug(function):
+    for seed in range(3):
+        logp, old, mask, *_ = batch(seed, drift=0.5)
+        value = call(function, logp, old, mask)
+        if equal(value, drpo.kl_estimate(logp, old, mask, "k1")):
+            return "unbiased, but that is k1: it can be negative"
+        if not equal(value, drpo.kl_estimate(logp, old, mask, "k3")):
+            return (
+                "there the samples come from the *new* policy. Here they come from the old one: which ratio has expectation "
+                "1 under the old policy?"
+            )
+
+
+@exercise
+def check_resting_kl(function):
+    for pull, beta, delta in ((0.5, 1e3, 1e-4), (2.0, 1e3, 1e-4), (0.1, 50.0, 0.01)):
+        value = float(call(function, pull, beta, delta))
+        pressure = drpo.trust_region_pressure(torch.tensor(value, dtype=torch.float64), beta, delta).item()
+        if not near(pressure, pull):
+            return f"at your KL, {value:.4g}, the pressure is {pressure:.4g}, but the pull is {pull} (beta {beta:g}, delta {delta:g})"
