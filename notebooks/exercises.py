@@ -76,8 +76,8 @@ def check_longest_safe(function):
         if signs != [True, False]:
             return (
                 f"you say {value:.6g} for other correct lengths {lengths}, {n_wrong} wrong, C = {max_length}, alpha = "
-                f"{alpha}, but the advantage does not change its sign there. Average over the *other* answers; what length "
-                "does a wrong one count as?"
+                f"{alpha}, but the advantage keeps its sign there. Average over the *other* answers; as how long does "
+                "a wrong one count?"
             )
 
 
@@ -138,7 +138,8 @@ def check_weights_bug(function):
         if value.isnan().any():
             return "NaN: a prompt without a correct answer has nothing to normalise over; its weights are 0"
         if not torch.allclose(value.sum(-1), correct.any(-1).double()):
-            return f"add up the weights of each prompt: {[round(v, 3) for v in value.sum(-1).tolist()]}. What should they be?"
+            sums = ", ".join(f"{v:.3f}" for v in value.sum(-1).tolist())
+            return f"add up the weights of each prompt: {sums}. What should they be?"
         if not equal(value, drpo.positive_distribution(preference, correct, 0.3)):
             return "they add up to 1, but the ratio of two weights is not exp(difference of preference / lambda)"
 
@@ -165,7 +166,7 @@ def check_credit_bug(function):
         if equal(grad, credit):
             return "the sign: a loss goes down where the objective goes up"
         if not equal(grad, -credit):
-            return "take its gradient by the score of a wrong answer, by hand: the credit depends on the scores too"
+            return "differentiate by a wrong answer's score, on paper: the credit depends on the scores too"
 
 
 @exercise
@@ -194,7 +195,7 @@ def check_disco_b_credit(function):
 def check_tokens_needed(value):
     if near(value, 80_000):
         return None
-    return f"k1's variance is 2 KL a token; with {float(value):g} tokens the error is {(2e-4 / float(value)) ** 0.5:.2g}"
+    return f"k1's variance is 2 KL a token; {float(value):g} tokens give an error of {math.sqrt(2e-4 / value):.2g}"
 
 
 @exercise
@@ -206,8 +207,8 @@ def check_kl_bug(function):
             return "unbiased, but that is k1: it can be negative"
         if not equal(value, drpo.kl_estimate(logp, old, mask, "k3")):
             return (
-                "there the samples come from the *new* policy. Here they come from the old one: which ratio has expectation "
-                "1 under the old policy?"
+                "there the samples come from the *new* policy. Here they come from the old one: which ratio has "
+                "expectation 1 under the old policy?"
             )
 
 
@@ -217,4 +218,4 @@ def check_resting_kl(function):
         value = float(call(function, pull, beta, delta))
         pressure = drpo.trust_region_pressure(torch.tensor(value, dtype=torch.float64), beta, delta).item()
         if not near(pressure, pull):
-            return f"at your KL, {value:.4g}, the pressure is {pressure:.4g}, but the pull is {pull} (beta {beta:g}, delta {delta:g})"
+            return f"at your KL, {value:.4g}, the pressure is {pressure:.4g}, but the pull is {pull} (beta {beta:g})"

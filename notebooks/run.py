@@ -34,7 +34,7 @@ def find(prefixes=()):
 
 
 def execute(path):
-    """The notebook with fresh outputs, as an nbformat object. A cell that fails raises nbclient's CellExecutionError."""
+    """The notebook with fresh outputs, an nbformat object. A cell that fails raises nbclient's CellExecutionError."""
     import nbformat
     from nbclient import NotebookClient
 
@@ -56,11 +56,11 @@ def execute(path):
 
 
 def smaller(png):
-    """A picture in base64 with 128 colours instead of millions: a third of the bytes, and no difference to the eye."""
+    """A picture in base64 with 256 colours instead of millions: a third of the bytes, and no difference to the eye."""
     from PIL import Image  # matplotlib needs it too
 
     out = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").quantize(128).save(out, "png", optimize=True)
+    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").quantize(256).save(out, "png", optimize=True)
     return base64.b64encode(out.getvalue()).decode()
 
 

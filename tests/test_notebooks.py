@@ -16,12 +16,13 @@ import pytest
 import torch
 
 import baselines
-import drpo  # noqa: F401  looked up by name
+import drpo
 from conftest import ROOT
 
 FOLDER = ROOT / "notebooks"
 sys.path.insert(0, str(FOLDER))
 import exercises  # noqa: E402
+import run  # noqa: E402
 
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 LESSONS = [path for path in PATHS if path.name != "solutions.ipynb"]
@@ -112,6 +113,23 @@ def test_the_modules_are_found_from_both_folders():
         assert found == [ROOT / "drpo.py", FOLDER / "exercises.py"]
 
 
+def test_the_modules_beside_the_notebooks_stay_short():
+    for path in FOLDER.glob("*.py"):
+        assert len(path.read_text("utf-8").splitlines()) <= 400, path
+
+
+def test_printed_text_may_round_differently_but_not_change():
+    assert run.same_text("lambda 0.1: 3.390 tokens", "lambda 0.1: 3.391 tokens")
+    for other in ("lambda 0.1: 3.290 tokens", "lambda 0.1: -3.390 tokens", "lambda 0.1: 3.390 words", "lambda 0.1:"):
+        assert not run.same_text("lambda 0.1: 3.390 tokens", other)
+
+
+def test_the_runner_finds_notebooks_by_their_number():
+    assert [path.name[:2] for path in run.find(["02", "01"])] == ["01", "02"] and run.find() == PATHS
+    with pytest.raises(ValueError, match="no notebook begins with 99"):
+        run.find(["99"])
+
+
 # ---------------------------------------------------------------------------------------------------------- links
 
 
@@ -159,6 +177,12 @@ def token_mean(logp, old, mask, advantage):
     return baselines.clipped_surrogate(logp, old, mask, advantage, aggregate="token")
 
 
+def disco_b(correct):
+    scores = torch.zeros(correct.shape, dtype=torch.float64)
+    weight = drpo.positive_distribution(scores, correct, math.inf)
+    return drpo.drpo_credit(scores, correct, weight, 1.0, "mean")
+
+
 WRONG = {
     "check_longest_safe": [
         lambda others, n_wrong, C, alpha: (sum(others) + n_wrong * C) / (len(others) + n_wrong),  # forgets alpha
@@ -168,6 +192,42 @@ WRONG = {
     ],
     "check_alpha_star": [1.0, 0.6125, -3, math.nan],
     "check_surrogate_bug": [padded_mean, token_mean, lambda *args: torch.tensor(0.0)],
+    "check_lam_of_doubling": [1000 / 8192, 0.1, 0.0],
+    "check_effective_sample_size": [
+        lambda weight: 1 / weight.square().sum(-1),  # inf where no answer is correct
+        lambda weight: weight.square().sum(-1),
+        lambda weight: 1 / weight.amax(-1).clamp(min=1e-9) * weight.any(-1),
+        lambda weight: 1 / weight.square().sum(),
+    ],
+    "check_weights_bug": [
+        lambda preference, correct, lam: (preference / lam).masked_fill(~correct, -torch.inf).softmax(-1),  # NaN
+        lambda preference, correct, lam: drpo.positive_distribution(preference, correct, 2 * lam),
+        lambda preference, correct, lam: drpo.positive_distribution(-preference, correct, lam),
+    ],
+    "check_tau_of_half": [0.3, 10.0, 0.3 * math.log(2), 0],
+    "check_credit_bug": [
+        lambda *args: drpo.drpo_objective(*args),  # the sign
+        lambda score, *args: -(drpo.drpo_credit(score, *args) * score.detach()).sum(),  # stopped in the wrong place
+        lambda score, *args: -(drpo.drpo_credit(score, *args) * score).detach().sum(),
+    ],
+    "check_disco_b_credit": [
+        lambda correct: disco_b(correct) * len(correct),
+        lambda correct: disco_b(correct) * len(correct) / drpo.mixed_groups(correct).sum(),
+        lambda correct: -disco_b(correct),
+        lambda correct: disco_b(correct).sum(-1),
+        lambda correct: torch.where(correct, 1 / correct.sum(-1, keepdim=True), 0.0) / len(correct),
+    ],
+    "check_tokens_needed": [40_000, 20_000, 8e-4, 0],
+    "check_kl_bug": [
+        lambda *args: drpo.kl_estimate(*args, "k1"),
+        lambda logp, old, mask: -drpo.kl_estimate(logp, old, mask, "k3"),
+        lambda logp, old, mask: drpo.kl_per_token(logp, old, mask, "k3").mean(),  # over the padded width
+    ],
+    "check_resting_kl": [
+        lambda pull, beta, delta: delta,
+        lambda pull, beta, delta: delta + pull / (2 * beta),  # the paper's factor
+        lambda pull, beta, delta: pull / beta - delta,
+    ],
 }
 
 
