@@ -6,12 +6,14 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: train test test-vllm lint setup clean help
+.PHONY: train test test-vllm notebooks test-notebooks lint setup clean help
 
 help:
 	@echo "make train   train the embedded tiny model with DRPO on this machine (ARGS='--lam 0.2' adds flags)"
 	@echo "make test    run the test suite"
 	@echo "make test-vllm  the tests that need vLLM, on its CPU build in $(VLLM) (4 GB, minutes the first time)"
+	@echo "make notebooks  open the lessons in Jupyter"
+	@echo "make test-notebooks  run them all from top to bottom"
 	@echo "make lint    ruff"
 	@echo "make clean   remove the virtual environments (runs/ stays)"
 
@@ -23,6 +25,12 @@ test: setup
 
 test-vllm: $(VLLM)/.ready
 	$(VLLM)/bin/python -m pytest -m vllm $(ARGS)
+
+notebooks: $(VENV)/.notebooks
+	$(BIN)/jupyter lab notebooks
+
+test-notebooks: $(VENV)/.notebooks
+	$(BIN)/python notebooks/run.py --check $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
@@ -36,6 +44,10 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $(READY)
+
+$(VENV)/.notebooks: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,notebooks]'
+	@touch $@
 
 # vLLM's CPU build asks for torch 2.13.0+cpu, so pip must be able to see PyTorch's CPU wheels. torchvision and its kin
 # are for pictures and sound; their wheels need not match that torch ("operator torchvision::nms does not exist").

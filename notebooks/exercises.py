@@ -1,0 +1,221 @@
+"""exercises.py - the exercises of the notebooks mark themselves: each check says "right", or gives a hint.
+
+A check is a function from the student's answer to a hint, or to None if the answer is right; `exercise` makes it print.
+Answers are compared with the project's own functions or with numbers worked out apart, never by their text, so any
+way of writing them will do. The solutions are in solutions.ipynb; tests/test_notebooks.py runs both, and wrong answers.
+"""
+
+import functools
+import math
+
+import torch
+
+import baselines
+import drpo
+from toys import batch
+
+UNSOLVED = (None, Ellipsis)  # what a value or a function of three dots gives
+CHECKS = {}  # name -> check, for the tests
+
+
+class Unsolved(Exception):
+    """The student's function still returns nothing."""
+
+
+def exercise(check):
+    """Make a check print its verdict; an error in the student's code becomes a hint, for a notebook runs to its end."""
+
+    @functools.wraps(check)
+    def verdict(answer):
+        name = check.__name__.removeprefix("check_")
+        try:
+            hint = "unsolved" if answer in UNSOLVED else check(answer)
+        except Unsolved:
+            hint = "unsolved"
+        except Exception as error:  # the student's own: shown, not raised
+            hint = f"your code stops with {type(error).__name__}: {error}"
+        words = {"unsolved": "not solved yet.", None: "right."}
+        print(f"{name}: {words[hint] if hint in words else f'not yet. Hint: {hint}'}")
+
+    CHECKS[check.__name__] = verdict
+    return verdict
+
+
+def call(function, *args):
+    """What the student's function returns. Raises Unsolved while that is nothing."""
+    value = function(*args)
+    if value is None or value is Ellipsis:
+        raise Unsolved
+    return value
+
+
+def near(value, target, rel=1e-3):
+    return math.isclose(float(value), target, rel_tol=rel)
+
+
+def equal(value, target):
+    """Tensors of one shape, equal to 1e-6."""
+    return value.shape == target.shape and torch.allclose(value.double(), target.double(), rtol=1e-6, atol=1e-9)
+
+
+# ----------------------------------------------------------------------------------- 1: why a length penalty breaks
+
+
+@exercise
+def check_longest_safe(function):
+    for lengths, n_wrong, max_length, alpha in (
+        ([100, 200], 3, 1000, 1.0), ([270, 400], 3, 1000, 1.0), ([500] * 7, 0, 4096, 0.3), ([120], 1, 256, 0.8),
+    ):  # fmt: skip
+        value = float(call(function, lengths, n_wrong, max_length, alpha))
+        signs = []
+        for length in (value * 0.999, value * 1.001):
+            length_PG = torch.tensor([[*lengths, length, *[max_length] * n_wrong]], dtype=torch.float64)
+            correct_PG = torch.arange(length_PG.shape[1])[None] <= len(lengths)
+            reward_PG = baselines.length_penalty_reward(correct_PG, length_PG, max_length, alpha)
+            signs.append(baselines.grpo_advantage(reward_PG)[0, len(lengths)].item() > 0)
+        if signs != [True, False]:
+            return (
+                f"you say {value:.6g} for other correct lengths {lengths}, {n_wrong} wrong, C = {max_length}, alpha = "
+                f"{alpha}, but the advantage keeps its sign there. Average over the *other* answers; as how long does "
+                "a wrong one count?"
+            )
+
+
+@exercise
+def check_alpha_star(value):
+    if near(value, 3 / 3.33):
+        return None
+    if near(value, 1.47 / 2.4, 1e-2) or not 0 < value < 1:
+        return "set the reward of the long answer, 1 - 0.8 alpha, equal to the mean over all six answers"
+    return "at your alpha the long answer's reward is not the mean of all six; a wrong one earns 0, not 1 - alpha x"
+
+
+@exercise
+def check_surrogate_bug(function):
+    for seed in range(3):
+        logp, old, mask, correct, _ = batch(seed, drift=0.5)
+        advantage = baselines.grpo_advantage(correct.double()).flatten()
+        value = call(function, logp, old, mask, advantage)
+        if not equal(value, baselines.clipped_surrogate(logp, old, mask, advantage)):
+            wide = [torch.cat([x, torch.zeros_like(x[:, :5])], 1) for x in (logp, old, mask)]
+            if not equal(call(function, *wide, advantage), value):
+                return "append columns of padding to a batch: your value changes. What should divide an answer's sum?"
+            return "padding does not matter, but this is not GRPO: mean over an answer's tokens, then over answers"
+
+
+# ------------------------------------------------------------------------------------- 2: the positive distribution
+
+
+@exercise
+def check_lam_of_doubling(value):
+    if near(value, 1000 / (8192 * math.log(2))):
+        return None
+    if near(value, 1000 / 8192):
+        return "that makes it count e = 2.718 times as much"
+    return f"at your lambda the ratio is {math.exp(1000 / (8192 * float(value))):.3g}; it is exp(1000/(lambda C))"
+
+
+@exercise
+def check_effective_sample_size(function):
+    weight = torch.tensor([[0.25] * 4, [1.0, 0, 0, 0], [0.0] * 4, [0.5, 0.3, 0.2, 0]], dtype=torch.float64)
+    value = call(function, weight.clone())
+    if value.shape != (4,):
+        return f"one number a prompt: shape (4,) for 4 prompts, yours is {tuple(value.shape)}"
+    if not value.isfinite().all():
+        return "a prompt without correct answers has sum of squares 0; dividing by it gives inf or NaN"
+    for row, target, words in ((0, 4, "four equal weights"), (1, 1, "a single weight 1"), (2, 0, "no correct answer")):
+        if not math.isclose(value[row].item(), target, abs_tol=1e-6):
+            return f"{words} should give {target}, yours is {value[row].item():.4g}"
+    return None if near(value[3], 1 / 0.38) else "1 over the sum of the *squared* weights"
+
+
+@exercise
+def check_weights_bug(function):
+    for seed in range(3):
+        *_, correct, length = batch(seed)
+        preference = drpo.length_preference(length, 12).double()
+        value = call(function, preference, correct, 0.3)
+        if value.isnan().any():
+            return "NaN: a prompt without a correct answer has nothing to normalise over; its weights are 0"
+        if not torch.allclose(value.sum(-1), correct.any(-1).double()):
+            sums = ", ".join(f"{v:.3f}" for v in value.sum(-1).tolist())
+            return f"add up the weights of each prompt: {sums}. What should they be?"
+        if not equal(value, drpo.positive_distribution(preference, correct, 0.3)):
+            return "they add up to 1, but the ratio of two weights is not exp(difference of preference / lambda)"
+
+
+# ----------------------------------------------------------------------------------------- 3: from DisCO to DRPO
+
+
+@exercise
+def check_tau_of_half(value):
+    if near(value, 0.3 / math.log(2)):
+        return None
+    share = 1 / (1 + 2 * math.exp(-0.3 / float(value)))
+    return f"at your tau its share is {share:.3f}: the softmax of s/tau over all three"
+
+
+@exercise
+def check_credit_bug(function):
+    for tau in (0.2, 1.0):
+        logp, _, mask, correct, length = batch(2)
+        score = drpo.sequence_score(logp, mask).view(correct.shape).requires_grad_()
+        weight = drpo.positive_distribution(drpo.length_preference(length, 12).double(), correct, 0.1)
+        grad = torch.autograd.grad(call(function, score, correct, weight, tau), score)[0]
+        credit = drpo.drpo_credit(score.detach(), correct, weight, tau)
+        if equal(grad, credit):
+            return "the sign: a loss goes down where the objective goes up"
+        if not equal(grad, -credit):
+            return "differentiate by a wrong answer's score, on paper: the credit depends on the scores too"
+
+
+@exercise
+def check_disco_b_credit(function):
+    correct = batch(4, P=5)[3]
+    value, scores = call(function, correct.clone()), torch.zeros(correct.shape, dtype=torch.float64)
+    weight = drpo.positive_distribution(scores, correct, math.inf)
+    target = drpo.drpo_credit(scores, correct, weight, 1.0, negatives="mean")
+    if value.shape != target.shape:
+        return f"one number an answer: shape {tuple(target.shape)}, yours is {tuple(value.shape)}"
+    if equal(value, target):
+        return None
+    if not (value[:2] == 0).all():
+        return "prompts that are all right or all wrong (here the first two) teach nothing: credit 0, not NaN"
+    if equal(value, target * len(correct)):
+        return "right for each prompt; now the batch: J is a mean over prompts"
+    if equal(value, target * len(correct) / drpo.mixed_groups(correct).sum()):
+        return "prompts without credit still count in P"
+    return "the correct answers of a mixed prompt share +1/P equally, the wrong ones -1/P"
+
+
+# ------------------------------------------------------------------------------------------------ 4: the trust region
+
+
+@exercise
+def check_tokens_needed(value):
+    if near(value, 80_000):
+        return None
+    return f"k1's variance is 2 KL a token; {float(value):g} tokens give an error of {math.sqrt(2e-4 / value):.2g}"
+
+
+@exercise
+def check_kl_bug(function):
+    for seed in range(3):
+        logp, old, mask, *_ = batch(seed, drift=0.5)
+        value = call(function, logp, old, mask)
+        if equal(value, drpo.kl_estimate(logp, old, mask, "k1")):
+            return "unbiased, but that is k1: it can be negative"
+        if not equal(value, drpo.kl_estimate(logp, old, mask, "k3")):
+            return (
+                "there the samples come from the *new* policy. Here they come from the old one: which ratio has "
+                "expectation 1 under the old policy?"
+            )
+
+
+@exercise
+def check_resting_kl(function):
+    for pull, beta, delta in ((0.5, 1e3, 1e-4), (2.0, 1e3, 1e-4), (0.1, 50.0, 0.01)):
+        value = float(call(function, pull, beta, delta))
+        pressure = drpo.trust_region_pressure(torch.tensor(value, dtype=torch.float64), beta, delta).item()
+        if not near(pressure, pull):
+            return f"at your KL, {value:.4g}, the pressure is {pressure:.4g}, but the pull is {pull} (beta {beta:g})"
