@@ -115,6 +115,8 @@ class Config:
     micro_batch_tokens: int = 16384
     """Padded tokens a forward pass; changes memory and speed, never the gradient."""
     gradient_checkpointing: bool = True
+    shard: bool = False
+    """Split weights, gradients and moments over all ranks (FSDP2) instead of replicating them; needs torchrun."""
 
     # Watching and keeping
     seed: int = 0
@@ -200,7 +202,7 @@ class Config:
         """The settings that decide the run's numbers: two configs with equal numbers() may continue each other.
         Those of memory change no gradient, only its rounding: a run that ran out of it may go on with less."""
         free = {"run_dir", "resume", "steps", "save_every", "keep_checkpoints", "show_every", "tensorboard"}
-        free |= {"micro_batch_tokens", "gradient_checkpointing", "gpu_memory_utilization"}
+        free |= {"micro_batch_tokens", "gradient_checkpointing", "gpu_memory_utilization", "shard"}
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in free}
 
 

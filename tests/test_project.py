@@ -10,7 +10,7 @@ from conftest import ROOT
 
 # A file imports only from those before it.
 ROOMS = [
-    "cli", "world", "arithmetic", "data", "answer", "reward", "metrics", "drpo", "baselines", "methods", "decoding",
+    "cli", "world", "shard", "arithmetic", "data", "answer", "reward", "metrics", "drpo", "baselines", "methods", "decoding",
     "rollout", "policy", "update", "checkpoint", "plots", "results", "html_report", "config", "eval", "report", "train",
     "credit", "study",
 ]  # fmt: skip
