@@ -1,4 +1,4 @@
-"""shard.py - models too large for one card: PyTorch's FSDP2 splits weights, gradients and AdamW's moments over all ranks.
+"""shard.py - models too large for one card: FSDP2 splits weights, gradients and AdamW's moments over all ranks.
 
 `--shard` changes where numbers live, not what they are. A decoder layer's weights are gathered when it runs, forward
 and backward, and let go again; its gradients leave the backward pass summed over ranks and split. What is outside the
@@ -11,6 +11,7 @@ Measured and worked out: docs/memory.md.
 """
 
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.device_mesh import init_device_mesh
@@ -98,7 +99,7 @@ def load_split(folder, like):
     names = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
     tensors = {name: like(name) for name in names}
     try:
-        dcp.load(tensors, checkpoint_id=folder)
+        dcp.load(tensors, checkpoint_id=folder, no_dist=not dist.is_initialized())
     except CheckpointException as error:
         raise OSError(_first_failure(error)) from error
     return tensors

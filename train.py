@@ -239,11 +239,8 @@ def main(argv=None):
     sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 still gets its table
     world = join_world()
     try:
-        train(cfg, world)
-    except (OSError, FloatingPointError, torch.OutOfMemoryError) as error:  # the machine's trouble, not a bug
-        cli.fail(error, world.rank, code=1)
-    except KeyboardInterrupt:
-        cli.fail("stopped; the same command goes on from the last checkpoint", world.rank, code=130)
+        with cli.machine_trouble(world.rank):
+            train(cfg, world)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
