@@ -72,8 +72,8 @@ def machine_trouble(rank=0):
         fail("stopped; the same command goes on from the last checkpoint", rank, code=130)
     except Exception as error:
         if OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"):
-            first = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
-            fail(f"out of memory: {first}. {LESS_MEMORY}", rank, code=1)
+            said = str(error).strip().split("\n")[0].split(". ")[:2]  # what, and how much; then follow tables
+            fail(f"out of memory: {'. '.join(said).rstrip('.') or type(error).__name__}. {LESS_MEMORY}", rank, code=1)
         # The lost rank may have had no time to speak, and it may be rank 0 who waits for nobody
         if isinstance(error, RuntimeError) and LOST_RANK.search(str(error)):
             fail("another rank is gone; the last checkpoint is whole", rank, code=1, patience=0 if rank == 1 else 3)
