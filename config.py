@@ -232,10 +232,10 @@ TINY = Config(
     show_every=10,
 )
 R1_1_5B = Config()
-R1_7B = dataclasses.replace(R1_1_5B, model="deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", lr=1e-6)
+R1_7B = dataclasses.replace(R1_1_5B, model="deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", lr=1e-6, shard=True)
 
 PRESETS = {
     "tiny": ("the embedded model on any machine, minutes on a CPU", TINY),
     "r1-1.5b": ("DeepSeek-R1-Distill-Qwen-1.5B, one node of 8 x 80 GB", R1_1_5B),
-    "r1-7b": ("DeepSeek-R1-Distill-Qwen-7B, replicated: about 122 GB a GPU before activations", R1_7B),
+    "r1-7b": ("DeepSeek-R1-Distill-Qwen-7B, sharded over a node of 8 x 80 GB", R1_7B),
 }

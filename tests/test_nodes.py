@@ -4,6 +4,7 @@
 every rank take part in everything, checkpoints included.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -45,6 +46,20 @@ def ranks_of(torchrun):
     return found
 
 
+@contextlib.contextmanager
+def ended_at_last(*agents):
+    """Whatever happens inside, nothing goes on running after it."""
+    try:
+        yield
+    finally:
+        for agent in agents:
+            if agent.poll() is None:
+                for pid in ranks_of(agent).values():
+                    os.kill(pid, signal.SIGKILL)
+                agent.kill()
+                agent.wait()
+
+
 def wait_for(happened, *processes):
     deadline = time.time() + PATIENCE
     while not happened():
@@ -70,7 +85,8 @@ def same(folder, undisturbed):
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     process = start(folder, "--nproc_per_node=2")
-    said, _ = process.communicate(timeout=PATIENCE)
+    with ended_at_last(process):
+        said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said[-3000:]
     return folder
 
@@ -79,16 +95,15 @@ def test_a_rank_dies(undisturbed, tmp_path):
     """Rank 0, which writes the checkpoints, is killed: torchrun says so and ends the other (which may be first to say
     so), and the same command goes on."""
     process = start(tmp_path, "--nproc_per_node=2")
-    try:
+    with ended_at_last(process):
         assert killed_in_the_middle(tmp_path, process) == 0
         said, _ = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
     lines = [line for line in said.splitlines() if line.startswith("error")]
     assert process.returncode and "Signal 9 (SIGKILL)" in said and said.count("Traceback") == 1, said  # torchrun's own
     assert lines in ([], ["error (rank 1): another rank is gone; the last checkpoint is whole"]), said
     again = start(tmp_path, "--nproc_per_node=2")
-    said, _ = again.communicate(timeout=PATIENCE)
+    with ended_at_last(again):
+        said, _ = again.communicate(timeout=PATIENCE)
     assert again.returncode == 0 and "going on from step" in said, said[-3000:]
     same(tmp_path, undisturbed)
 
@@ -133,16 +148,10 @@ def test_two_hosts_and_a_rank_dies(undisturbed, two_hosts, tmp_path):
         )
         for host, address, log in zip(hosts, addresses, logs, strict=True)
     ]  # fmt: skip
-    try:
+    with ended_at_last(*agents):
         killed_in_the_middle(folder, agents[1], agents[0])
         for agent in agents:
             agent.wait(timeout=PATIENCE)
-    finally:
-        for agent in agents:
-            if agent.poll() is None:
-                for pid in ranks_of(agent).values():
-                    os.kill(pid, signal.SIGKILL)
-            agent.kill()
     said = ""
     for log in logs:
         log.seek(0)

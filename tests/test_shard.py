@@ -5,6 +5,7 @@ All in float64 on gloo, so that equal means equal; over one mini-batch, tests/te
 
 import dataclasses
 import resource
+import weakref
 
 import pytest
 import torch
@@ -87,6 +88,11 @@ def sampled(folder, sharded, world):
 
     model, policy, optimizer, cfg = load(folder, sharded, world)
     sampler = rollout.make_sampler("transformers", make_small_model, None, None, device="cpu")
+    seen = []
+    for _, tensor in shard.named_weights(model):
+        assert not any(weak() is not None for weak in seen), "a full tensor outlives the next one's gathering"
+        seen.append(weakref.ref(tensor))
+    del tensor
     forward, names = shard.forward(policy, model), [name for name, _ in model.named_parameters()]
     sampler.sync(model, forward)
     answers = sampler.sample([[5, 6, 7]], n=world.rank + 1, temperature=1.0, max_tokens=6, seeds=[1])  # not in step
