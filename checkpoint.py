@@ -4,7 +4,8 @@
     run/metrics.jsonl          one JSON object a step
     run/samples.jsonl          a few whole groups of answers with their grades and weights
     run/checkpoints/step_N/    a Hugging Face model directory, beside optimizer.safetensors, method.safetensors (what a
-                               method remembers, see methods.py) and trainer.json
+                               method remembers, see methods.py) and trainer.json. A sharded run writes its moments
+                               as optimizer/ instead (torch.distributed.checkpoint, each rank its own part)
 
 There are no random-number states to keep: all randomness in training is a function of (seed, step).
 """
@@ -15,7 +16,10 @@ import shutil
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
+
+import shard
 
 PREFIX = "step_"
 
@@ -23,28 +27,44 @@ PREFIX = "step_"
 def save(run_dir, step, model, tokenizer, optimizer, state=None, *, keep=2):
     """Write checkpoints/step_N under another name, flush it to the disk, then rename: readers see all or nothing.
 
-    Raises OSError (a full disk, say) with the checkpoints written before it untouched and no half-written one left.
+    Every rank calls this; rank 0 writes, and of a sharded model each rank its part of the moments. Raises OSError (a
+    full disk, say) with the checkpoints written before it untouched and no half-written one left.
     """
+    first, sharded = not dist.is_initialized() or dist.get_rank() == 0, shard.is_sharded(model)
+    if not (first or sharded):
+        return
     final = Path(run_dir) / "checkpoints" / f"{PREFIX}{step}"
     partial = final.with_name(f".partial_{step}")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        save_file(_optimizer_tensors(model, optimizer), partial / "optimizer.safetensors")
-        save_file(state or {}, partial / "method.safetensors")
-        (partial / "trainer.json").write_text(json.dumps({"step": step}) + "\n")
-        for path in partial.iterdir():
-            _flush(path)
-        _remove(final)
-        os.rename(partial, final)
-        _flush(final.parent)
+        if first:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        moments, weights = _optimizer_tensors(model, optimizer), None
+        if sharded:
+            dist.barrier()
+            shard.save_split(moments, partial / "optimizer")
+            weights = shard.whole_state(model, keep=first)
+        if first:
+            model.save_pretrained(partial, state_dict=weights)
+            tokenizer.save_pretrained(partial)
+            if not sharded:
+                save_file({key: value.cpu() for key, value in moments.items()}, partial / "optimizer.safetensors")
+            save_file(state or {}, partial / "method.safetensors")
+            (partial / "trainer.json").write_text(json.dumps({"step": step}) + "\n")
+            for path in partial.iterdir():
+                _flush(path)
+            _remove(final)
+            os.rename(partial, final)
+            _flush(final.parent)
     except Exception as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        if first:
+            shutil.rmtree(partial, ignore_errors=True)
         raise OSError(f"could not write {final}: {error}") from error  # safetensors has an error of its own, too
-    for old in list_steps(run_dir)[:-keep]:
-        _remove(final.with_name(f"{PREFIX}{old}"))
+    if first:
+        for old in list_steps(run_dir)[:-keep]:
+            _remove(final.with_name(f"{PREFIX}{old}"))
+    if sharded:
+        dist.barrier()  # now the checkpoint is there for every rank
 
 
 def _remove(directory):
@@ -70,17 +90,22 @@ def newest(run_dir):
 
 
 def restore_optimizer(checkpoint, model, optimizer):
-    """Put AdamW's moments back, bit for bit. Returns the number of steps done. The model's weights are loaded from
-    the same directory by policy.load_model, as from any model directory."""
-    tensors = load_file(Path(checkpoint) / "optimizer.safetensors")
-    for name, parameter in model.named_parameters():
-        keys = [key for key in tensors if key.rsplit(".", 1)[0] == name]
-        if keys:  # AdamW's own step counter stays a CPU scalar, as torch makes it
-            optimizer.state[parameter] = {
-                key.rsplit(".", 1)[1]: tensors[key].cpu() if key.endswith(".step") else tensors[key].to(parameter)
-                for key in keys
-            }
-    return json.loads((Path(checkpoint) / "trainer.json").read_text())["step"]
+    """Put AdamW's moments back, bit for bit, however many ranks wrote them, sharded or not. Returns the number of steps
+    done. The model's weights are loaded from the same directory by policy.load_model, as from any model directory."""
+    parameters = dict(model.named_parameters())
+
+    def like(key):  # AdamW's own step counter stays a CPU scalar, as torch makes it
+        return torch.zeros(()) if key.endswith(".step") else torch.zeros_like(parameters[key.rsplit(".", 1)[0]])
+
+    folder = Path(checkpoint)
+    if (folder / "optimizer").is_dir():
+        tensors = shard.load_split(folder / "optimizer", like)
+    else:
+        tensors = load_file(folder / "optimizer.safetensors")
+    for key, tensor in tensors.items():
+        name, kind = key.rsplit(".", 1)
+        optimizer.state[parameters[name]][kind] = tensor if kind == "step" else shard.placed(tensor, parameters[name])
+    return json.loads((folder / "trainer.json").read_text())["step"]
 
 
 def restore_state(checkpoint):
@@ -90,7 +115,7 @@ def restore_state(checkpoint):
 
 def _optimizer_tensors(model, optimizer):
     return {
-        f"{name}.{key}": value.detach().contiguous().cpu()
+        f"{name}.{key}": value.detach().contiguous()
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state.get(parameter, {}).items()
         if torch.is_tensor(value)

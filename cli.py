@@ -10,10 +10,19 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import re
 import sys
 import time
 
 import tyro
+
+# Errors that come in several classes and have only their words in common
+OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|MemoryError|out of memory|can't allocate memory")
+LESS_MEMORY = (
+    "Less --micro-batch-tokens helps the update, less --gpu-memory-utilization leaves more to all but vLLM, --shard "
+    "splits the model over ranks; with these changed, too, the same command goes on from the last checkpoint"
+)
+LOST_RANK = re.compile(r"Connection (closed|reset) by peer|Broken pipe|remote process exited|Connection refused")
 
 
 def parse(config, argv=None, *, prog=None, description=None):
@@ -42,15 +51,35 @@ def parse(config, argv=None, *, prog=None, description=None):
         fail(_first_sentence(stderr.getvalue(), type(default).__name__))
 
 
-def fail(message, rank=0, code=2):
+def fail(message, rank=0, code=2, patience=3):
     """Leave with one line on stderr and exit code 2, as command-line tools do for a usage error (1: the machine's
     trouble). Ranks above 0 wait a little: usually all meet the same mistake, rank 0 says it and torchrun stops the
     others; one that fails alone still gets to speak, and says who it is."""
     if rank:
-        time.sleep(3)
+        time.sleep(patience)
     where = f" (rank {rank})" if rank else ""
     print(f"error{where}: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
     raise SystemExit(code)
+
+
+@contextlib.contextmanager
+def machine_trouble(rank=0):
+    """Around a whole run: trouble of the machine ends in one line and exit code 1. What may be our bug keeps its
+    traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        fail("stopped; the same command goes on from the last checkpoint", rank, code=130)
+    except Exception as error:
+        if OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"):
+            said = str(error).strip().split("\n")[0].split(". ")[:2]  # what, and how much; then follow tables
+            fail(f"out of memory: {'. '.join(said).rstrip('.') or type(error).__name__}. {LESS_MEMORY}", rank, code=1)
+        # The lost rank may have had no time to speak, and it may be rank 0 who waits for nobody
+        if isinstance(error, RuntimeError) and LOST_RANK.search(str(error)):
+            fail("another rank is gone; the last checkpoint is whole", rank, code=1, patience=0 if rank == 1 else 3)
+        if not isinstance(error, OSError | FloatingPointError):
+            raise
+        fail(error, rank, code=1)
 
 
 @contextlib.contextmanager

@@ -115,6 +115,8 @@ class Config:
     micro_batch_tokens: int = 16384
     """Padded tokens a forward pass; changes memory and speed, never the gradient."""
     gradient_checkpointing: bool = True
+    shard: bool = False
+    """Split weights, gradients and moments over all ranks (FSDP2) instead of replicating them; needs torchrun."""
 
     # Watching and keeping
     seed: int = 0
@@ -200,7 +202,7 @@ class Config:
         """The settings that decide the run's numbers: two configs with equal numbers() may continue each other.
         Those of memory change no gradient, only its rounding: a run that ran out of it may go on with less."""
         free = {"run_dir", "resume", "steps", "save_every", "keep_checkpoints", "show_every", "tensorboard"}
-        free |= {"micro_batch_tokens", "gradient_checkpointing", "gpu_memory_utilization"}
+        free |= {"micro_batch_tokens", "gradient_checkpointing", "gpu_memory_utilization", "shard"}
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in free}
 
 
@@ -230,10 +232,10 @@ TINY = Config(
     show_every=10,
 )
 R1_1_5B = Config()
-R1_7B = dataclasses.replace(R1_1_5B, model="deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", lr=1e-6)
+R1_7B = dataclasses.replace(R1_1_5B, model="deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", lr=1e-6, shard=True)
 
 PRESETS = {
     "tiny": ("the embedded model on any machine, minutes on a CPU", TINY),
     "r1-1.5b": ("DeepSeek-R1-Distill-Qwen-1.5B, one node of 8 x 80 GB", R1_1_5B),
-    "r1-7b": ("DeepSeek-R1-Distill-Qwen-7B, replicated: about 122 GB a GPU before activations", R1_7B),
+    "r1-7b": ("DeepSeek-R1-Distill-Qwen-7B, sharded over a node of 8 x 80 GB", R1_7B),
 }

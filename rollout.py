@@ -24,6 +24,7 @@ from transformers import AutoConfig, GenerationConfig
 from transformers.cache_utils import Cache
 
 from decoding import Batch, GrowingLayer, advance, harvest, merge, uniforms
+from shard import named_weights
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,14 @@ def checked(rollouts):
 
 
 class TransformersSampler:
-    """Samples from the trainer's own model, on any machine. There are no second weights: `sync` has nothing to send.
+    """Samples from the trainer's own model, on any machine: there are no second weights, `sync` has nothing to send.
+    Beside a sharded trainer it has a model of its own, as ranks decode at their own pace; `sync` copies to it.
 
     Up to `max_batch` responses are decoded at once. Each prompt is read once and its cache copied n times. Rows end
     at a common column (left padding) and count positions from their own beginning. Whenever a quarter of the rows
     have finished, the others move together and waiting prompts take the free places.
 
     max_batch: rows decoded at once, which bounds memory. autocast: dtype for torch.autocast; None: the weights' own.
-    Not for a model sharded over ranks (FSDP): the ranks would have to decode in step.
 
     exact: in float32 its log-probabilities are the trainer's up to rounding, so the trainer need not score again.
     """
@@ -94,9 +95,14 @@ class TransformersSampler:
         self.max_model_len = max_model_len or getattr(model.config, "max_position_embeddings", None)
         self.eos_ids = eos_token_ids(model.config, getattr(model, "generation_config", None), tokenizer)
 
-    def sync(self, model):
-        """Nothing to send: the trainer's weights are the sampler's."""
-        assert model is self.model, "this sampler reads the model it was built on; build one for this model"
+    @torch.no_grad()
+    def sync(self, model, forward=None):
+        """Copy the trainer's weights, one at a time, where the sampler's are others."""
+        if model is not self.model:
+            own = dict(self.model.named_parameters())
+            for name, tensor in named_weights(model):
+                own.pop(name).copy_(tensor)
+            assert not own, f"no new weights for {', '.join(own)}"
 
     def sleep(self):
         """Nothing to free: the cache lives only inside `sample`."""
@@ -294,23 +300,23 @@ class VLLMSampler:
         return rollouts
 
     @torch.no_grad()
-    def sync(self, model):
-        """Overwrite the engine's weights with those of `model`, parameter by parameter, and check that they arrived."""
+    def sync(self, model, forward=None):
+        """Overwrite the engine's weights with those of `model`, parameter by parameter, and check that they arrived.
+        forward: what to call for logits where `model` itself is sharded."""
         self.wake()
         sent = {}
 
         def parameters():
-            for name, parameter in model.named_parameters():
-                tensor = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter.detach()
+            for name, tensor in named_weights(model):
                 tensor = tensor.to(self.dtype)
                 sent[name] = bit_sum(tensor)
                 yield name, tensor
 
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": parameters()})
         self.llm.reset_prefix_cache()  # keys and values of the old weights
-        self._check_arrival(sent, model)
+        self._check_arrival(sent, model, forward or model)
 
-    def _check_arrival(self, sent, model):
+    def _check_arrival(self, sent, model, forward):
         """RuntimeError unless the engine holds the weights `sent`, {name: bit_sum}. Parameters are compared bit by bit;
         those that vLLM keeps in a form of its own (CPU: packed matrices) by what the engine and `model` say."""
         ((arrived, fused),) = self.llm.apply_model(engine_bit_sums)
@@ -323,14 +329,14 @@ class VLLMSampler:
             elif got != sum(sent[part] for part in parts):
                 raise RuntimeError(f"vLLM still holds old weights in {name} after an update: answers would be stale")
         if unseen:
-            gap, limit = self._probe(model), 1e-4 if self.dtype == torch.float32 else 0.1
+            gap, limit = self._probe(model, forward), 1e-4 if self.dtype == torch.float32 else 0.1
             if not gap < limit:
                 raise RuntimeError(
                     f"vLLM's log-probabilities differ by {gap:.1e} from the trainer's after an update (limit {limit}): "
                     f"its weights are stale or in another layout (such as {unseen[0]})"
                 )
 
-    def _probe(self, model):
+    def _probe(self, model, forward):
         """Largest difference of log-probabilities, engine against model, over a few tokens after a fixed prompt."""
         vocabulary = model.config.vocab_size
         prompt = [(3 + 7 * i * i) % vocabulary for i in range(min(24, self.max_model_len - 2))]
@@ -339,7 +345,7 @@ class VLLMSampler:
         model.eval()
         for r in rollouts:
             ids_1T = torch.tensor([r.prompt_ids + r.response_ids], device=model.device)
-            logp_TV = model(ids_1T, logits_to_keep=len(r.response_ids) + 1).logits[0, :-1].float().log_softmax(-1)
+            logp_TV = forward(ids_1T, logits_to_keep=len(r.response_ids) + 1).logits[0, :-1].float().log_softmax(-1)
             expected_T = logp_TV.gather(-1, ids_1T[0, len(prompt) :, None])[:, 0]
             gaps.append((expected_T.cpu() - torch.tensor(r.logp)).abs().max().item())
         model.train(training)
@@ -366,7 +372,8 @@ def make_sampler(kind, model, model_path, tokenizer, *, device, max_model_len=No
                  max_batch=512, trust_remote_code=False):  # fmt: skip
     """The sampler called "vllm" or "transformers"; "auto" is vLLM where it is installed and there is a GPU.
 
-    model: the trainer's, which TransformersSampler reads; model_path: its directory or Hub id, which vLLM loads.
+    model: what TransformersSampler reads, the trainer's; or a function that makes it one of its own. model_path: the
+    directory or Hub id that vLLM loads.
     """
     device, installed = torch.device(device), importlib.util.find_spec("vllm") is not None
     if kind not in ("auto", "vllm", "transformers"):
@@ -378,6 +385,7 @@ def make_sampler(kind, model, model_path, tokenizer, *, device, max_model_len=No
             str(model_path), tokenizer, device=device, max_model_len=max_model_len, seed=seed,
             gpu_memory_utilization=gpu_memory_utilization, trust_remote_code=trust_remote_code,
         )  # fmt: skip
+    model = model if isinstance(model, torch.nn.Module) else model()
     # On CUDA fp32 weights are scored under bfloat16 autocast, and so they sample
     autocast = torch.bfloat16 if device.type == "cuda" and model.dtype == torch.float32 else None
     return TransformersSampler(model, tokenizer, max_batch=max_batch, max_model_len=max_model_len, autocast=autocast)

@@ -278,9 +278,9 @@ def distinct_groups(G, K=2, digits=6):
 def gdpo(rows, out_png, groups=range(2, 8)):
     """Right answers, and right answers within the limit, over steps; and why GDPO has more to say: distinct groups."""
     with figure(3.6, [[0, 1, 2]]) as (fig, axes):
-        lines = (("grpo-sum", "--"), ("gdpo", "-"))
-        for ax, key, name in zip(axes, ("accuracy", "reward_length"), ("right, %", "right and within the limit, %")):
-            for method, line in lines:
+        shown = ((axes[0], "accuracy", "right, %"), (axes[1], "reward_length", "right and within the limit, %"))
+        for ax, key, name in shown:
+            for method, line in (("grpo-sum", "--"), ("gdpo", "-")):
                 for curve in curves(rows, method, key).values():
                     _draw_curve(ax, curve, 100, _style(method)[1], _style(method)[0], linestyle=line)
             ax.set_title(f"{name} (training)", fontsize=10)

@@ -11,6 +11,7 @@ baselines.py), update.py, report.py. Settings are in config.py.
 P prompts | G answers a prompt | N = P*G answers in prompt order | T response tokens
 """
 
+import functools
 import sys
 import time
 from collections import Counter
@@ -30,6 +31,7 @@ import policy as policies
 import report
 import reward
 import rollout
+import shard
 from config import PRESETS
 from eval import decode, evaluate
 from update import update
@@ -48,10 +50,10 @@ def train(cfg, world):
         tokenizer = policies.load_tokenizer(path, cfg.trust_remote_code)
         problems, prompts = load_prompts(cfg, cfg.train_data, "train", tokenizer, run)
         held_out = load_prompts(cfg, cfg.eval_data, "test", tokenizer, run, limit=cfg.eval_problems)
-        model = policies.load_model(path, device=world.device, trust_remote_code=cfg.trust_remote_code)
+        model = load_model(cfg, path, "cpu" if cfg.shard else world.device)
         check_sizes(cfg, problems, prompts + held_out[1], model, world)
+        policy, optimizer = set_up(model, cfg, world)
         sampler = make_sampler(cfg, model, path, tokenizer, world)
-    policy, optimizer = set_up(model, cfg, world)
     done, state = 0, methods.METHODS[cfg.method].new_state(cfg, len(problems))
     if path != cfg.model:
         done, state = checkpoint.restore_optimizer(path, model, optimizer), checkpoint.restore_state(path)
@@ -102,7 +104,7 @@ def train(cfg, world):
         numbers = update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world, sampler.exact)
         optimizer.zero_grad(set_to_none=True)  # gradients would take room that the sampler wants
         clock.lap("update")
-        sampler.sync(model)
+        sampler.sync(model, shard.forward(policy, model))
         clock.lap("sync")
 
         # 5 log: numbers for eyes and plots, whole answers to read, a checkpoint now and then
@@ -111,7 +113,7 @@ def train(cfg, world):
         run.log_samples(step, [problems[i] for i in chosen], rollouts, texts, grades, weight_PG)
         if step % cfg.eval_every == 0 or step == cfg.steps:
             evaluation(step)
-        if world.rank == 0 and (step % cfg.save_every == 0 or step == cfg.steps):
+        if step % cfg.save_every == 0 or step == cfg.steps:
             checkpoint.save(cfg.directory, step, model, tokenizer, optimizer, state, keep=cfg.keep_checkpoints)
 
     if max((e["step"] for e in run.evaluations), default=0) < done:  # nothing left to train, its end not yet evaluated
@@ -148,23 +150,31 @@ def check_sizes(cfg, problems, prompts, model, world):
         raise ValueError(f"--prompts-per-step {cfg.prompts_per_step} is too few for {world.size} ranks")
 
 
+def load_model(cfg, path, device, dtype=torch.float32):
+    return policies.load_model(path, dtype=dtype, device=device, trust_remote_code=cfg.trust_remote_code)
+
+
 def set_up(model, cfg, world):
-    """(policy, optimizer): the model behind Policy (and DDP where there are several ranks), AdamW on fp32 weights."""
+    """(policy, optimizer): the model behind Policy (and DDP or FSDP over several ranks), AdamW on fp32 weights."""
     model.eval()  # no dropout anywhere; gradient checkpointing alone needs train mode
     if cfg.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.train()
     policy = policies.Policy(model, cfg.temperature)
-    if world.size > 1:
+    if cfg.shard:
+        policy = shard.shard(policy, world)
+    elif world.size > 1:
         ids = [world.device.index] if world.device.type == "cuda" else None
         policy = DistributedDataParallel(policy, device_ids=ids, gradient_as_bucket_view=True)
     return policy, torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay)
 
 
 def make_sampler(cfg, model, path, tokenizer, world):
+    dtype = torch.bfloat16 if world.device.type == "cuda" else torch.float32
+    own = functools.partial(load_model, cfg, path, world.device, dtype)  # a sharded model cannot be lent
     return rollout.make_sampler(
         cfg.sampler,
-        model,
+        own if cfg.shard else model,
         str(path),
         tokenizer,
         device=world.device,
@@ -229,11 +239,8 @@ def main(argv=None):
     sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 still gets its table
     world = join_world()
     try:
-        train(cfg, world)
-    except (OSError, FloatingPointError, torch.OutOfMemoryError) as error:  # the machine's trouble, not a bug
-        cli.fail(error, world.rank, code=1)
-    except KeyboardInterrupt:
-        cli.fail("stopped; the same command goes on from the last checkpoint", world.rank, code=130)
+        with cli.machine_trouble(world.rank):
+            train(cfg, world)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

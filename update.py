@@ -19,6 +19,7 @@ import baselines
 import drpo
 import policy as policies
 from methods import METHODS
+from shard import whole
 from world import all_sum
 
 
@@ -36,16 +37,17 @@ def update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world, exact
         step = step_kind(mini, policy, mini is minis[0], cfg, world)
         # Forward and backward, micro-batch by micro-batch; ranks exchange gradients in the last one's backward
         optimizer.zero_grad(set_to_none=True)
+        # (FSDP knows no such pause: it sums in every backward, for gradients kept whole are what sharding avoids)
+        pause = getattr(policy, "no_sync", contextlib.nullcontext)
         for micro in mini.micros:
-            last = micro is mini.micros[-1]
-            with contextlib.nullcontext() if last or world.size == 1 else policy.no_sync():
+            with contextlib.nullcontext() if micro is mini.micros[-1] else pause():
                 logp_NT = policy(*micro.inputs)
                 if mini is minis[0]:  # still the policy that sampled
                     gap += micro.sampler_gap(logp_NT.detach())
-                gain = step.gain(micro, logp_NT)
-                (-gain * world.size).backward()  # DDP averages over ranks, the batch's gradient is a sum
+                gain = step.gain(micro, logp_NT) if micro.answers else logp_NT.sum()
+                (-gain * world.size).backward()  # both average over ranks, the batch's gradient is a sum
         objective, kl = step.objective_and_kl()
-        grad_norms.append(torch.nn.utils.clip_grad_norm_(policy.parameters(), cfg.grad_clip).item())
+        grad_norms.append(whole(torch.nn.utils.clip_grad_norm_(policy.parameters(), cfg.grad_clip)).item())
         if not np.isfinite(grad_norms[-1]):  # the same on all ranks, so all stop, before the weights are spoilt
             raise FloatingPointError(f"the gradient is not finite ({grad_norms[-1]}); the last checkpoint is intact")
         objectives.append(objective)
@@ -70,6 +72,8 @@ class DiscriminativeStep:
         with torch.no_grad():
             for micro in mini.micros:
                 logp_NT = micro.old_logp_NT if first else policy(*micro.inputs)
+                if not micro.answers:
+                    continue
                 score_N[micro.answers] = micro.score(logp_NT, cfg).double().cpu()
                 kl += micro.kl_sum(logp_NT, cfg).double().cpu() / mini.n_tokens
         score_N, kl = all_sum(torch.cat([score_N, kl]), world).split([mini.n, 1])
@@ -136,9 +140,11 @@ class MiniBatch:
         if len(answers) < world.size:  # each rank must have something to run backward
             answers = list(range(self.n))
         lengths = [len(rollouts[i].prompt_ids) + len(rollouts[i].response_ids) for i in answers]
-        mine = policies.balance(lengths, world.size)[world.rank]  # near-equal over ranks in tokens
-        pieces = policies.micro_batches([lengths[k] for k in mine], cfg.micro_batch_tokens)
-        self.micros = [MicroBatch([answers[mine[k]] for k in piece], rollouts, world.device) for piece in pieces]
+        shares = policies.shares(lengths, world.size, cfg.micro_batch_tokens)
+        pieces = shares[world.rank]
+        if cfg.shard:  # to run a sharded model takes all ranks, so they must run it equally often
+            pieces = pieces + [[]] * (max(map(len, shares)) - len(pieces))
+        self.micros = [MicroBatch([answers[k] for k in piece], rollouts, world.device) for piece in pieces]
 
     def _that_teach(self, first):
         """(N,) bool: answers with a gradient; the others are left out of the work, not out of the normalisation.
@@ -151,11 +157,13 @@ class MiniBatch:
 
 
 class MicroBatch:
-    """Some of a mini-batch's answers, padded together. `answers` are their positions in the mini-batch."""
+    """Some of a mini-batch's answers, padded together. `answers` are their positions in the mini-batch; none makes a
+    filler, one token that is not scored."""
 
     def __init__(self, answers, rollouts, device):
         self.answers, self.rollouts, self.old_logp_NT = answers, [rollouts[i] for i in answers], None
-        self.inputs = policies.pad(self.rollouts, device)  # ids_NL, prompt_N, mask_NT
+        one = torch.ones(1, 1, dtype=torch.long, device=device)
+        self.inputs = policies.pad(self.rollouts, device) if answers else (one, one[0], one < 1)  # ids, prompt, mask
 
     def score(self, logp_NT, cfg):
         return drpo.sequence_score(logp_NT, self.inputs[2], self.old_logp_NT, cfg.score)

@@ -86,3 +86,38 @@ def test_user_errors(capsys):
     assert stop.value.code == 2 and capsys.readouterr().err == "error: x.json: row 3, column 'answer': no answer\n"
     with pytest.raises(KeyError), cli.user_errors():
         raise KeyError("ours")
+
+
+class OutOfMemoryError(RuntimeError):
+    """Called as torch's; cli.py itself needs no torch."""
+
+
+TROUBLE = {
+    "engine": (
+        OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.1 GiB"),
+        "error: out of memory: CUDA out of memory. Tried to allocate 2.00 GiB. Less --micro-batch-tokens",
+    ),
+    "vLLM's allocator": (RuntimeError("CUDA Error: out of memory at /x/cumem.cpp:62"), "error: out of memory: CUDA"),
+    "CPU": (RuntimeError("CPUAllocator: can't allocate memory: you tried to allocate 8 bytes."), "out of memory: CPU"),
+    "rank": (
+        RuntimeError("[/x/gloo/transport/tcp/pair.cc:545] Connection closed by peer [127.0.0.1]:2"),
+        "error: another rank is gone; the last checkpoint is whole",
+    ),
+    "hub": (ConnectionRefusedError(111, "Connection refused"), "error: [Errno 111] Connection refused"),
+    "nan": (FloatingPointError("the gradient is not finite"), "error: the gradient is not finite"),
+}
+
+
+@pytest.mark.parametrize("name", TROUBLE)
+def test_trouble_of_the_machine_is_one_line(name, capsys):
+    error, words = TROUBLE[name]
+    with pytest.raises(SystemExit) as stop, cli.machine_trouble():
+        raise error
+    err = capsys.readouterr().err
+    assert stop.value.code == 1 and words in err and err.count("\n") == 1
+
+
+def test_our_bugs_keep_their_traceback():
+    for bug in (RuntimeError("shapes differ"), ValueError("no"), AssertionError()):
+        with pytest.raises(type(bug)), cli.machine_trouble():
+            raise bug

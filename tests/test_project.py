@@ -10,9 +10,9 @@ from conftest import ROOT
 
 # A file imports only from those before it.
 ROOMS = [
-    "cli", "world", "arithmetic", "data", "answer", "reward", "metrics", "drpo", "baselines", "methods", "decoding",
-    "rollout", "policy", "update", "checkpoint", "plots", "results", "html_report", "config", "eval", "report", "train",
-    "credit", "study",
+    "cli", "world", "shard", "arithmetic", "data", "answer", "reward", "metrics", "drpo", "baselines", "methods",
+    "decoding", "rollout", "policy", "update", "checkpoint", "plots", "results", "html_report", "config", "eval",
+    "report", "train", "credit", "study_plots", "study",
 ]  # fmt: skip
 
 

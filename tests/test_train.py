@@ -12,6 +12,7 @@ import torch
 
 import checkpoint
 import config
+import rollout
 import train
 from conftest import ROOT, make_small_model
 
@@ -218,6 +219,26 @@ def test_diverged_weights_and_a_full_disk_end_in_one_line(tmp_path, capsys, monk
     monkeypatch.setattr(checkpoint, "save_file", full)
     assert "step_1: [Errno 28] No space left" in error_of(tmp_path / "full")
     assert checkpoint.newest(tmp_path / "full") is None
+
+
+def test_an_engine_out_of_memory_ends_in_one_line(tmp_path, capsys, monkeypatch):
+    """In the second step, as it would: the answers have grown. The first step's checkpoint is there to go on from."""
+    real, calls = rollout.TransformersSampler.sample, []
+
+    def sample(*args, **kwargs):
+        calls.append(1)
+        if len(calls) > 2:  # the evaluation before, the first step
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has ...")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(rollout.TransformersSampler, "sample", sample)
+    with pytest.raises(SystemExit) as stop:
+        in_process(tmp_path)
+    err = capsys.readouterr().err
+    lines = [line for line in err.splitlines() if line.startswith("error")]
+    assert stop.value.code == 1 and len(lines) == 1 and "Traceback" not in err
+    assert "out of memory: CUDA out of memory. Tried to allocate 9.00 GiB. Less --micro-batch-tokens" in lines[0]
+    assert checkpoint.newest(tmp_path) is not None
 
 
 def test_any_model_and_any_file(tmp_path):

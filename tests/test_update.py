@@ -18,6 +18,7 @@ import train
 import update
 from config import TINY
 from conftest import make_rollouts, make_small_model
+from shard import whole
 from world import World
 
 P, G = 6, 4
@@ -65,9 +66,10 @@ def reference(cfg, dtype):
 
 def flat(model):
     """(weights, gradient), each one long vector."""
-    weights = torch.cat([p.detach().flatten() for p in model.parameters()])
-    return weights, torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()
-                               for p in model.parameters()])  # fmt: skip
+    weights = [whole(p).flatten() for p in model.parameters()]
+    gradients = [torch.zeros_like(w) if p.grad is None else whole(p.grad).flatten()
+                 for p, w in zip(model.parameters(), weights, strict=True)]  # fmt: skip
+    return torch.cat(weights), torch.cat(gradients)
 
 
 def streamed(cfg, world, dtype, exact_sampler=False):
@@ -137,9 +139,15 @@ def test_an_exact_sampler_spares_a_pass_and_changes_nothing(case):
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_any_number_of_ranks(ranks, tmp_path):
-    """Answers of one group land on different ranks; gloo processes must agree with one process."""
-    cases = [(settings(micro_batch_tokens=60, **c), d) for c, d in zip(CASES, DTYPES, strict=True)]
+@pytest.mark.parametrize("sharded", [False, True], ids=["replicated", "sharded"])
+def test_any_number_of_ranks(ranks, sharded, tmp_path):
+    """Answers of one group land on different ranks; gloo processes must agree with one process, whether each holds the
+    whole model or a part of it. With an answer a micro-batch some ranks have more of them, others fill up."""
+    budgets = [1 if sharded else 60, 60, 60, 60, 1 if sharded else 60]
+    cases = [
+        (settings(micro_batch_tokens=budget, shard=sharded, **case), dtype)
+        for budget, case, dtype in zip(budgets, CASES, DTYPES, strict=True)
+    ]
     mp.start_processes(_rank, (ranks, tmp_path, cases), nprocs=ranks, start_method="fork")
     for i, (cfg, dtype) in enumerate(cases):
         theirs = reference(cfg, dtype)
