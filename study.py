@@ -5,7 +5,7 @@
 
 First each method's learning rate: one middle strength, every rate of one small grid, judged on validation problems.
 Then methods x strengths x seeds at that rate, judged on the test problems. Each run is train.py's
-loop in a process of its own with one thread. All numbers go to one tidy file (COLUMNS), figures are made from it.
+loop in a process of its own with one thread. All numbers go to one tidy file (COLUMNS), and figures are made from it.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ import arithmetic
 import checkpoint
 import cli
 import metrics
+import study_plots
 from config import TINY
 from methods import METHODS
 
@@ -233,6 +234,7 @@ def main(argv=None):
     errors += run_all([base_config(study, "study"), *(cfg for cfg, *_ in cells)], study.workers, "study")
     path = collect(tuning + cells, study)
     print(f"{path}: {len(tuning + cells) - len(errors)} runs, {(time.time() - start) / 3600:.2f} hours of this command")
+    study_plots.write_all(path, path.parent)
     return 1 if errors else 0
 
 

@@ -1,6 +1,6 @@
 r"""study_plots.py - the study's numbers as figures and as one table: results/study.csv in, PNG and markdown out.
 
-    python study_plots.py [results/study.csv] [--out-dir docs/study]
+    python study_plots.py [results/study.csv]        (study.py does the same at its end)
 
     trade_off.png     accuracy against length, a line a method through its strengths (the paper's Figure 3)
     dynamics.png      DRPO's training over lambda: accuracy, length, entropy, mixed groups (Figure 2)
@@ -346,8 +346,8 @@ def _plus_minus(value, se):
 class Config:
     study: str = "results/study.csv"
     """What study.py wrote."""
-    out_dir: str = "docs/study"
-    """Where the figures and the table go."""
+    out_dir: str = ""
+    """Where the figures and the table go; default: beside that file."""
 
 
 def main(argv=None):
@@ -355,15 +355,19 @@ def main(argv=None):
     if words and not words[0].startswith("-"):
         words[0] = f"--study={words[0]}"
     cfg = cli.parse(Config, words, prog="study_plots.py", description="Figures and a table of a study.")
-    out = Path(cfg.out_dir)
     with cli.user_errors():
-        rows = read_study(cfg.study)
-        out.mkdir(parents=True, exist_ok=True)
-        for draw in (trade_off, dynamics, difficulty, gdpo):
-            draw(rows, out / f"{draw.__name__}.png")
-            print(out / f"{draw.__name__}.png")
-        (out / "study.md").write_text(study_table(rows), encoding="utf-8")
-        print(out / "study.md")
+        write_all(cfg.study, Path(cfg.out_dir or Path(cfg.study).parent))
+
+
+def write_all(path, out):
+    """Every figure and the table that the study's file at `path` has rows for, into the directory `out`."""
+    rows = read_study(path)
+    out.mkdir(parents=True, exist_ok=True)
+    for draw in (trade_off, dynamics, difficulty, gdpo):
+        draw(rows, out / f"{draw.__name__}.png")
+        print(out / f"{draw.__name__}.png")
+    (out / "study.md").write_text(study_table(rows), encoding="utf-8")
+    print(out / "study.md")
 
 
 if __name__ == "__main__":
