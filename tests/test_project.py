@@ -12,7 +12,7 @@ from conftest import ROOT
 ROOMS = [
     "cli", "world", "arithmetic", "data", "answer", "reward", "metrics", "drpo", "baselines", "methods", "decoding",
     "rollout", "policy", "update", "checkpoint", "plots", "results", "html_report", "config", "eval", "report", "train",
-    "credit", "study",
+    "credit", "study", "study_plots",
 ]  # fmt: skip
 
 
