@@ -15,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import arithmetic
 import baselines
 import checkpoint
 import drpo
@@ -23,6 +24,7 @@ import report
 import train
 from config import TINY
 from methods import METHODS
+from metrics import Answer, summarise
 from policy import load_tokenizer
 from world import World
 
@@ -171,26 +173,27 @@ def test_credit_is_the_objectives_derivative_by_score(name, extra):
 
 # ------------------------------------------------------------------------------------ the paper's point, by search
 
-ANSWER = st.tuples(st.booleans(), st.integers(1, C))
-
-
 @st.composite
-def groups(draw, P=2):
+def groups(draw, P=1):
     G = draw(st.integers(2, 8))
-    rows = [draw(st.lists(ANSWER, min_size=G, max_size=G)) for _ in range(P)]
+    rows = []
+    for _ in range(P):
+        n_right = draw(st.integers(0, G))
+        lengths = draw(st.lists(st.integers(1, C), min_size=G, max_size=G))
+        rows.append([(i < n_right, length) for i, length in enumerate(lengths)])
     return graded([[c for c, _ in row] for row in rows], [[n for _, n in row] for row in rows])
 
 
 def unlearns(name, batch, mixed):
     """Does the method push a correct answer down, in a group with wrong answers (or in one without)?"""
-    cfg = settings(name)
+    cfg = settings(name, alpha=0.4)
     state = {"shortest_D": torch.full((len(batch.correct_PG),), 60.0)} if name == "hapo" else None
     pushed = (credit_of(cfg, batch, state) < 0) & batch.correct_PG
     return bool(pushed[drpo.mixed_groups(batch.correct_PG) == mixed].any())
 
 
 @given(groups(P=3), st.sampled_from([0.01, 0.1, 0.5, math.inf]), st.sampled_from(list(methods.PREFERENCES)))
-@hypothesis.settings(max_examples=100, deadline=None)
+@hypothesis.settings(max_examples=60, deadline=None)
 def test_drpo_never_unlearns_a_correct_answer(batch, lam, preference):
     for name in ("drpo", "disco", "disco-b"):
         credit_PG = credit_of(settings(name, lam=lam, preference=preference), batch)
@@ -201,7 +204,7 @@ def test_drpo_never_unlearns_a_correct_answer(batch, lam, preference):
 @pytest.mark.parametrize("name, mixed", [("grpo-lp", True), ("rloo-lp", True), ("hapo", True), ("alp", False)])
 def test_a_search_finds_correct_answers_that_the_others_unlearn(name, mixed):
     """hypothesis.find stops with NoSuchExample if there is none. ALP at its own beta does it where all are right."""
-    quick = hypothesis.settings(max_examples=3000, derandomize=True, database=None)
+    quick = hypothesis.settings(max_examples=1000, derandomize=True, database=None, phases=[hypothesis.Phase.generate])
     found = hypothesis.find(groups(), lambda batch: unlearns(name, batch, mixed), settings=quick)
     assert unlearns(name, found, mixed) and not unlearns("drpo", found, mixed)
 
@@ -221,9 +224,7 @@ def test_fewer_reflections_changes_the_weights_as_it_should():
 
 
 def test_format_and_integer_rewards():
-    texts = [
-        "<think>a</think>\n<answer>7</answer>", "<think>a</think>\n<answer>x</answer>", "<answer>7</answer>", "7",
-    ]  # fmt: skip
+    texts = ["<think>a</think>\n<answer>7</answer>", "<think>a</think>\n<answer>x</answer>", "<answer>7</answer>", "x"]
     batch = graded([[1, 0, 1, 0]], [[9, 9, 9, 9]], texts)
     cfg = settings("gdpo", rewards=("correct", "format", "integer"), reward_weights=(1.0, 0.5, 0.25))
     rewards = torch.tensor([[[1, 1, 1], [0, 1, 0], [1, 0, 1], [0, 0, 0]]])
@@ -298,24 +299,26 @@ def test_l1_max_tells_the_model_its_budget():
 def problems(tmp_path_factory):
     """As many problems as a step asks: each is seen in every step, so records and targets are used in the second."""
     path = tmp_path_factory.mktemp("data") / "four.jsonl"
-    rows = [("3+4=?", 7), ("12+5=?", 17), ("9-2=?", 7), ("21+4=?", 25)]
-    path.write_text("".join(json.dumps({"problem": p, "answer": a}) + "\n" for p, a in rows))
+    rows = [(text, answer) for text, answer, level in arithmetic.problems(40, split="train", seed=0) if level == 1][:4]
+    path.write_text("".join(json.dumps({"problem": text, "answer": answer}) + "\n" for text, answer in rows))
     return str(path)
 
 
 def short(name, problems, folder, **changes):
     shape = dict(prompts_per_step=4, group_size=4, max_response_tokens=48, mini_batches=1, steps=2)
-    rest = dict(eval_problems=1, eval_samples=1, eval_every=99, save_every=1, keep_checkpoints=9, lr=1e-3)
-    knobs = dict(alp_beta=1e-4, alpha=0.5, length_limit=30, l1_target=30, laser_every=1)
+    rest = dict(eval_problems=1, eval_every=99, eval_start=False, save_every=1, keep_checkpoints=9, lr=1e-3)
+    knobs = dict(alp_beta=1e-4, alpha=0.5, length_limit=50, l1_target=50, laser_every=1)
     files = dict(train_data=problems, eval_data=problems, run_dir=str(folder))
     return dataclasses.replace(TINY, method=name, **(shape | rest | knobs | files | changes))
 
 
 @contextlib.contextmanager
-def without_pictures():
-    """The figures and the page of a finished run cost more than the run; test_train.py looks at them."""
+def training_alone():
+    """Evaluations, figures and the page cost more than such a run's steps; test_train.py looks at them."""
+    nothing = summarise([Answer("none", 0, 0, True, "correct", "1", 1, True, "")])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report.Run, "finish", lambda self: None)
+        patch.setattr(train, "evaluate", lambda *args, **kwargs: nothing)
         yield
 
 
@@ -333,7 +336,7 @@ def in_other_processes(function, n, *args):
 def train_all(rank, size, store, configs):
     if size > 1:
         torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
-    with without_pictures():
+    with training_alone():
         for cfg in configs:
             train.train(cfg, World(rank, size))
     if size > 1:
@@ -346,12 +349,17 @@ def tensors(folder, step, name):
     return load_file(folder / "checkpoints" / f"step_{step}" / f"{name}.safetensors")
 
 
-def test_every_method_trains_and_two_ranks_equal_one(problems, tmp_path):
+KINDS = ("drpo", "rloo-lp", "hapo", "laser-d", "gdpo")  # a surrogate, an advantage or a memory of their own each
+OTHERS = tuple(name for name in METHODS if name not in KINDS)
+
+
+@pytest.mark.parametrize("names", [KINDS, pytest.param(OTHERS, marks=pytest.mark.slow)], ids=["kinds", "others"])
+def test_every_method_trains_and_two_ranks_equal_one(names, problems, tmp_path):
     for size in (1, 2):
-        configs = [short(name, problems, tmp_path / f"{size}" / name) for name in METHODS]
+        configs = [short(name, problems, tmp_path / f"{size}" / name) for name in names]
         assert in_other_processes(train_all, size, size, tmp_path / "store", configs) == [0] * size
     start = tensors_of_base()
-    for name in METHODS:
+    for name in names:
         one, two = (tmp_path / f"{size}" / name for size in (1, 2))
         first, same = (checkpoint.read_lines(folder / "metrics.jsonl")[0] for folder in (one, two))
         for key in ("accuracy", "mean_length", "response_tokens", "mixed_groups", "reasons"):
@@ -373,26 +381,26 @@ def tensors_of_base():
 
 
 def train_until_killed(rank, cfg):
-    """kill -9 in the third step, after its update and before its checkpoint."""
+    """kill -9 in the second step, after its update and before its checkpoint."""
     def kill(self, step, numbers):
-        if step == 3:
+        if step == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with without_pictures(), pytest.MonkeyPatch.context() as patch:
+    with training_alone(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(report.Run, "log", kill)
         train.train(cfg, World())
 
 
 @pytest.mark.parametrize("name, key", [("hapo", "shortest_D"), ("laser-d", "target_3")])
 def test_what_a_method_remembers_survives_kill_and_resume(name, key, problems, tmp_path):
-    whole, killed = (short(name, problems, tmp_path / part, steps=4) for part in ("whole", "killed"))
+    whole, killed = (short(name, problems, tmp_path / part, steps=3) for part in ("whole", "killed"))
     assert in_other_processes(train_until_killed, 1, killed) == [-signal.SIGKILL]
-    assert checkpoint.list_steps(killed.directory) == [1, 2]
-    with without_pictures():
+    assert checkpoint.list_steps(killed.directory) == [1]
+    with training_alone():
         train.train(whole, World())
         train.train(killed, World())
     for file in ("method", "model", "optimizer"):
-        paths = [cfg.directory / "checkpoints" / "step_4" / f"{file}.safetensors" for cfg in (whole, killed)]
+        paths = [cfg.directory / "checkpoints" / "step_3" / f"{file}.safetensors" for cfg in (whole, killed)]
         assert paths[0].read_bytes() == paths[1].read_bytes(), file
-    remembered = tensors(whole.directory, 4, "method")[key]
+    remembered = tensors(whole.directory, 3, "method")[key]
     assert remembered.isfinite().any() and not remembered.equal(METHODS[name].new_state(whole, 4)[key])

@@ -252,7 +252,7 @@ def test_every_method_for_any_cut(name):
             assert clipped.any() == (mini_batches > 1), "the last of several mini-batches should meet the clips"
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_every_method_on_any_number_of_ranks(ranks, tmp_path):
     cases = [method_settings(name, budget=200) for name in methods.METHODS]
     mp.start_processes(_method_rank, (ranks, tmp_path, cases), nprocs=ranks, start_method="fork")
