@@ -75,7 +75,7 @@ def forward(policy, model):
 def whole_state(model, keep):
     """model.state_dict() with full tensors on the CPU, gathered one at a time; {} on ranks that do not `keep` them."""
     state, seen = {}, {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:  # tied weights stay one
             seen[id(tensor)] = full = whole(tensor)
             if keep:

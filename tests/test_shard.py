@@ -185,7 +185,6 @@ def test_another_number_of_ranks_goes_on(two, tmp_path):
 
 def test_a_full_disk_of_one_rank(two):
     """Every rank hears of it, and the checkpoint before stays the newest."""
-    print(two["full"])
     assert all("step_9" in said and "rank 1" in said and len(said) < 400 for said in two["full"])
     assert [path.name for path in (two["split"] / "checkpoints").iterdir()] == [f"step_{SAVED}"]
 
@@ -195,6 +194,13 @@ def test_new_weights_reach_a_sampler(two):
         model = policies.load_model(checkpoint.newest(two["split"]), dtype=torch.float64)
         torch.testing.assert_close(rank["weights"], weights(model).float())
         torch.testing.assert_close(rank["logits"].float(), rank["expected"], rtol=1e-4, atol=1e-4)
+
+
+def test_tied_weights_are_saved_as_one(small_model):
+    small_model.lm_head.weight = small_model.model.embed_tokens.weight
+    state = shard.whole_state(small_model, keep=True)
+    assert state["lm_head.weight"].data_ptr() == state["model.embed_tokens.weight"].data_ptr()
+    assert state.keys() == small_model.state_dict().keys() and shard.whole_state(small_model, keep=False) == {}
 
 
 def test_what_cannot_be_split(small_model):
