@@ -162,7 +162,8 @@ def _draw_trade_off(ax, found, labels, size=6):
                 ax.annotate(p.strength_text, (p.mean_length, 100 * p.accuracy), xytext=(5, 5), fontsize=8, color=colour,
                             textcoords="offset points", zorder=4)  # fmt: skip
         ax.plot([], [], color=colour, marker="s" if method == "grpo" else marker, markersize=size, linewidth=1.3,
-                markerfacecolor="white" if method == "grpo" else colour, label=name)
+                markerfacecolor="white" if method == "grpo" else colour,
+                label=name + (f" ({SYMBOL[own[0].knob]})" if labels and own[0].knob in SYMBOL else ""))
     ax.margins(0.08)
     (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
     for base in found.get("base", []):
@@ -171,7 +172,8 @@ def _draw_trade_off(ax, found, labels, size=6):
         ax.axhline(100 * base.accuracy, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         below = "" if y0 < 100 * base.accuracy else ", below"
         ax.text(0.985, 0.02, f"base: {100 * base.accuracy:.0f} %{below}", transform=ax.transAxes, ha="right",
-                fontsize=9 if labels else 8, color=GREY)
+                fontsize=9 if labels else 8, color=GREY,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
     ax.set(xlim=(x0, x1), ylim=(y0, y1))
 
 
@@ -181,9 +183,7 @@ def trade_off(rows, out_png):
         found = points(rows)
         _draw_trade_off(ax, found, labels=True)
         ax.set(xlabel="mean length, tokens (shorter is better)", ylabel="accuracy, %")
-        knobs = {p.knob: _style(m)[0] for m, ps in found.items() for p in ps if p.knob in SYMBOL}
-        ax.set_title(f"numbers: {', '.join(f'{SYMBOL[k]} of {name}' for k, name in knobs.items())}; "
-                     f"hollow squares: no length penalty; {_bars(found)}", fontsize=9, color=GREY)  # fmt: skip
+        ax.set_title(f"hollow squares: no length penalty; grey: the base; {_bars(found)}", fontsize=10, color=GREY)
         fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=10)
         fig.savefig(out_png)
         return fig
@@ -278,9 +278,10 @@ def distinct_groups(G, K=2, digits=6):
 def gdpo(rows, out_png, groups=range(2, 8)):
     """Right answers, and right answers within the limit, over steps; and why GDPO has more to say: distinct groups."""
     with figure(3.6, [[0, 1, 2]]) as (fig, axes):
-        shown = ((axes[0], "accuracy", "right, %"), (axes[1], "reward_length", "right and within the limit, %"))
-        for ax, key, name in shown:
-            for method, line in (("grpo-sum", "--"), ("gdpo", "-")):
+        lines = (("grpo-sum", "--"), ("gdpo", "-"))
+        keys = {"accuracy": "right, %", "reward_length": "right and within the limit, %"}
+        for ax, (key, name) in zip(axes[:2], keys.items(), strict=True):
+            for method, line in lines:
                 for curve in curves(rows, method, key).values():
                     _draw_curve(ax, curve, 100, _style(method)[1], _style(method)[0], linestyle=line)
             ax.set_title(f"{name} (training)", fontsize=10)
@@ -294,7 +295,7 @@ def gdpo(rows, out_png, groups=range(2, 8)):
             ax.annotate(counts[-1][name], (groups[-1], counts[-1][name]), xytext=(5, -3), textcoords="offset points",
                         fontsize=9, color=colour)  # fmt: skip
         axes[2].set_title("distinct groups of advantages", fontsize=10)
-        axes[2].set_xlabel("answers a prompt, two 0/1 rewards")
+        axes[2].set_xlabel("answers a prompt, two 0/1 rewards", fontsize=10)
         axes[2].margins(x=0.12)
         axes[2].legend(fontsize=9, loc="upper left")
         if axes[0].get_legend_handles_labels()[0]:
