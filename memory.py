@@ -112,13 +112,15 @@ class Plan:
     """Padded tokens of the largest micro-batch; one answer may exceed the budget."""
     checkpointing: bool
     context: int
-    """Longest prompt and answer, tokens."""
+    """Longest prompt and answer together, tokens."""
+    answers: int
+    """Answers a rank samples in a step."""
     vllm_share: float | None
     """Share of the GPU that vLLM takes while it samples; None: the trainer's own model samples."""
     head_chunk: int = HEAD_CHUNK_ELEMENTS
 
     @classmethod
-    def of(cls, cfg, gpus, sampler="vllm"):
+    def of(cls, cfg, gpus, vllm=True):
         context = cfg.max_prompt_tokens + cfg.max_response_tokens
         return cls(
             gpus,
@@ -126,7 +128,8 @@ class Plan:
             max(cfg.micro_batch_tokens, context),
             cfg.gradient_checkpointing,
             context,
-            cfg.gpu_memory_utilization if sampler == "vllm" else None,
+            math.ceil(cfg.prompts_per_step / gpus) * cfg.group_size,
+            cfg.gpu_memory_utilization if vllm else None,
         )
 
 
@@ -179,27 +182,34 @@ def terms(s, plan, gpu_memory):
     kept += plan.tokens * 4 * s.hidden * 4  # embedding, final norm and the rows the head reads
     work, when = working_memory(s, plan)
     rows = [
-        Term("weights", 4 * P / part, "resident", f"float32, 4 bytes a parameter{over}"),
-        Term("AdamW's moments", 8 * P / part, "resident", f"float32, 8 bytes a parameter{over}"),
+        Term("weights", 4 * P / part, "resident", f"4 bytes a parameter{over}"),
+        Term("AdamW's moments", 8 * P / part, "resident", f"8 bytes a parameter{over}"),
     ]
     if ddp:
-        rows.append(Term("DDP's buckets", 4 * P, "resident", "float32; where ranks sum their gradients"))
+        rows.append(Term("DDP's buckets", 4 * P, "resident", "4 bytes: where ranks sum"))
     rows += [
         Term("CUDA, NCCL", CUDA_RESERVE, "resident", "assumed"),
-        Term("gradients", 4 * P / part, "update", f"float32, 4 bytes a parameter{over}"),
+        Term("gradients", 4 * P / part, "update", f"4 bytes{over}" + ", until they are summed" * ddp),
         Term("activations kept", kept, "update", "each layer's input" if plan.checkpointing else "of every layer"),
         Term("working memory", work, "update", when),
     ]
     if plan.vllm_share is None:
-        cache = DECODED_ROWS * plan.context * 2 * 2 * s.key_width * s.layers
-        rows.append(Term("keys and values", cache, "sample", f"{DECODED_ROWS} answers of {plan.context} tokens"))
-        return rows
+        if plan.sharded:
+            rows.append(Term("the sampler's weights", 2 * P, "resident", "bfloat16, 2 bytes a parameter"))
+        n = min(DECODED_ROWS, plan.answers)
+        cache = n * plan.context * cache_bytes(s)
+        return rows + [Term("keys and values", cache, "sample", f"at most: {n} answers of {plan.context:,} tokens")]
     parcel = (6 if plan.sharded else 2) * s.embedding
     return rows + [
         Term("vLLM asleep", VLLM_ASLEEP, "update", "assumed"),
-        Term("vLLM", plan.vllm_share * gpu_memory, "sample", f"its share, {plan.vllm_share:.0%} of the GPU"),
-        Term("a weight on its way", parcel, "sample", "the largest matrix while the sampler is synced"),
+        Term("vLLM", plan.vllm_share * gpu_memory, "sample", f"{plan.vllm_share:.0%} of the GPU"),
+        Term("a weight on its way", parcel, "sample", "the largest, in sync"),
     ]
+
+
+def cache_bytes(s):
+    """Of a token's keys and values in all layers, bfloat16."""
+    return 2 * 2 * s.key_width * s.layers
 
 
 def peaks(rows):
@@ -211,7 +221,7 @@ def peaks(rows):
 def vllm_answers(s, plan, gpu_memory):
     """How many answers of full length vLLM's cache holds at once, after its weights and 2 GiB to compute in."""
     room = plan.vllm_share * gpu_memory - 2 * s.parameters - 2 * GIB
-    return max(0, math.floor(room / (plan.context * 2 * 2 * s.key_width * s.layers)))
+    return max(0, math.floor(room / (plan.context * cache_bytes(s))))
 
 
 # ----------------------------------------------------------------------------------------------------- does it fit, why
@@ -223,8 +233,8 @@ def trouble(s, plan, gpu_memory):
     if not problem:
         return None
     ways = [
-        ("--shard", {"sharded": True}, plan.gpus > 1 and not plan.sharded),
         ("--gradient-checkpointing", {"checkpointing": True}, not plan.checkpointing),
+        ("--shard", {"sharded": True}, plan.gpus > 1 and not plan.sharded),
         (f"--micro-batch-tokens {plan.context}", {"tokens": plan.context}, plan.tokens > plan.context),
         ("--gpu-memory-utilization 0.3", {"vllm_share": 0.3}, (plan.vllm_share or 0) > 0.3),
     ]
@@ -251,15 +261,15 @@ def _problem(s, plan, gpu_memory):
     return None
 
 
-def check(cfg, gpus, gpu_memory, sampler="vllm"):
+def check(cfg, gpus, gpu_memory, vllm=True):
     """ValueError, one line, if the run that `cfg` describes cannot fit on GPUs of `gpu_memory` bytes."""
     s = read_shapes(cfg.model)
-    reason = s and trouble(s, Plan.of(cfg, gpus, sampler), gpu_memory)
+    reason = s and trouble(s, Plan.of(cfg, gpus, vllm), gpu_memory)
     if reason:
         raise ValueError(f"{cfg.model}: {reason}")
 
 
-def show(cfg, gpus, gpu_memory, sampler="vllm"):
+def show(cfg, gpus, gpu_memory, vllm=True):
     """Print the table of one rank's memory and the size of a step. Raises ValueError as `check` does."""
     from rich.console import Console
     from rich.table import Table
@@ -267,7 +277,7 @@ def show(cfg, gpus, gpu_memory, sampler="vllm"):
     s = read_shapes(cfg.model)
     if s is None:
         raise ValueError(f"{cfg.model}: its shapes are not known here; download it and give the directory as --model")
-    plan = Plan.of(cfg, gpus, sampler)
+    plan = Plan.of(cfg, gpus, vllm)
     rows = terms(s, plan, gpu_memory)
     title = f"{cfg.model}: {s.parameters / 1e9:.2f} billion parameters, {gpus} x {gpu_memory / GIB:.0f} GiB"
     table = Table("GiB a GPU", "always", "sample", "update", "how", title=title, title_justify="left")
@@ -290,4 +300,4 @@ def show(cfg, gpus, gpu_memory, sampler="vllm"):
         n = vllm_answers(s, plan, gpu_memory)
         console.print(f"vLLM's cache holds {n:,} answers of {plan.context:,} tokens at once; more wait for their turn.")
     console.print(f"Each process reads {4 * s.parameters / GIB:.0f} GiB of weights into main memory when it starts.")
-    check(cfg, gpus, gpu_memory, sampler)
+    check(cfg, gpus, gpu_memory, vllm)

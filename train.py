@@ -25,6 +25,7 @@ import checkpoint
 import cli
 import data
 import drpo
+import memory
 import methods
 import policy as policies
 import report
@@ -42,6 +43,8 @@ def train(cfg, world):
         run = report.Run(cfg, world.rank)
         if run.is_finished():
             return run.finish()
+        if world.device.type == "cuda":
+            memory.check(cfg, world.size, gpu_memory(world.device), vllm=rollout.is_vllm(cfg.sampler, world.device))
         path = checkpoint.newest(cfg.directory) or cfg.model
         if len(set(gather([str(path)], world))) > 1:
             raise ValueError(f"ranks see different checkpoints: {cfg.directory} must be on a disk all nodes share")
@@ -120,6 +123,17 @@ def train(cfg, world):
 
 
 # --------------------------------------------------------------------------------------------- set-up and numbers
+
+
+def gpu_memory(device=0):
+    return torch.cuda.get_device_properties(device).total_memory
+
+
+def dry_run(cfg):
+    """Print the memory of a rank and the size of a step; ValueError if they cannot fit. Loads nothing."""
+    found = torch.cuda.device_count()
+    memory_each = cfg.gpu_memory * memory.GIB or (gpu_memory() if found else 80 * memory.GIB)
+    memory.show(cfg, cfg.gpus or found or 8, memory_each, vllm=cfg.sampler != "transformers")
 
 
 def load_prompts(cfg, spec, split, tokenizer, run, limit=None):
@@ -225,6 +239,9 @@ class Clock:
 
 def main(argv=None):
     cfg = cli.parse(PRESETS, argv, prog="train.py", description="Train a reasoning model to think shorter with DRPO.")
+    if cfg.dry_run:
+        with cli.user_errors():
+            return dry_run(cfg)
     transformers.utils.logging.disable_progress_bar()
     sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 still gets its table
     world = join_world()

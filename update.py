@@ -54,6 +54,7 @@ def update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world, exact
     return {
         "objective": float(np.mean(objectives)),  # J before each optimizer step, averaged
         "kl": kl,  # of the last mini-batch: 0 with a single one, which is on-policy
+        "trained_tokens": sum(mini.trained_tokens for mini in minis),  # of answers that teach, all ranks together
         "grad_norm": float(np.max(grad_norms)),  # before clipping; a NaN shows
         "sampler_gap": gap_sum / gap_tokens,  # mean |logp of the trainer - logp of the sampler|, first mini-batch
     }
@@ -135,6 +136,7 @@ class MiniBatch:
         answers = self._that_teach(first=m == 0).nonzero()[:, 0].tolist()
         if len(answers) < world.size:  # each rank must have something to run backward
             answers = list(range(self.n))
+        self.trained_tokens = sum(len(rollouts[i].response_ids) for i in answers)
         lengths = [len(rollouts[i].prompt_ids) + len(rollouts[i].response_ids) for i in answers]
         mine = policies.balance(lengths, world.size)[world.rank]  # near-equal over ranks in tokens
         pieces = policies.micro_batches([lengths[k] for k in mine], cfg.micro_batch_tokens)

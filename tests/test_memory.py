@@ -75,7 +75,7 @@ def measure(s, checkpointing, head_chunk, N=2, L=256):
 def test_activations_are_as_measured(checkpointing, where):
     s = SMALL if where == "layer" else dataclasses.replace(SMALL, vocab=12000, layers=1)
     head_chunk = s.vocab * 32
-    plan = memory.Plan(1, False, 512, checkpointing, 256, None, head_chunk)
+    plan = memory.Plan(1, False, 512, checkpointing, 256, 2, None, head_chunk)
     kept, peak = measure(s, checkpointing, head_chunk)
     rows = {t.name: t.bytes for t in memory.terms(s, plan, 80 * GIB)}
     weights_in_graph = 0 if checkpointing else 2 * s.layers * s.layer_matrices
@@ -97,7 +97,7 @@ def test_weights_gradients_and_moments_are_exact(tied):
         "AdamW's moments": sum(v.nbytes for v in moments),
     }
     for sharded, gpus in ((False, 1), (True, 8)):
-        plan = memory.Plan(gpus, sharded, 512, True, 256, None)
+        plan = memory.Plan(gpus, sharded, 512, True, 256, 2, None)
         rows = {t.name: t.bytes for t in memory.terms(s, plan, 80 * GIB)}
         assert {name: rows[name] * (gpus if sharded else 1) for name in measured} == measured
 
@@ -114,7 +114,7 @@ def test_published_sizes_and_config_files():
 
 def test_what_fits_and_what_does_not():
     memory.check(R1_1_5B, 8, 80 * GIB)
-    memory.check(TINY, 1, 8 * GIB, sampler="transformers")
+    memory.check(TINY, 1, 8 * GIB, vllm=False)
     memory.check(dataclasses.replace(R1_7B, model="someone/unknown"), 1, GIB)  # nothing known, nothing refused
     with pytest.raises(ValueError, match=r"GiB a GPU .* each with a whole copy; --shard"):
         memory.check(R1_7B, 8, 80 * GIB)
@@ -124,3 +124,16 @@ def test_what_fits_and_what_does_not():
         memory.check(dataclasses.replace(R1_1_5B, gradient_checkpointing=False), 8, 80 * GIB)
     with pytest.raises(ValueError, match="no room for one answer"):
         memory.check(dataclasses.replace(R1_1_5B, gpu_memory_utilization=0.06), 8, 80 * GIB)
+
+
+def test_dry_run_prints_the_table_and_refuses_in_one_line(capsys):
+    import train
+
+    train.main(["r1-1.5b", "--dry-run", "--gpus=8", "--gpu-memory=80"])
+    out = capsys.readouterr().out
+    assert "1.78 billion parameters, 8 x 80 GiB" in out and "AdamW's moments" in out and "76.4" in out
+    with pytest.raises(SystemExit) as stop:
+        train.main(["r1-1.5b", "--dry-run", "--gpus=8", "--gpu-memory=40"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "sample needs" in error and "--shard" in error
