@@ -13,8 +13,6 @@ import io
 import sys
 import time
 
-import tyro
-
 
 def parse(config, argv=None, *, prog=None, description=None):
     """The config that `argv` (default: the command's own words) asks for.
@@ -22,6 +20,8 @@ def parse(config, argv=None, *, prog=None, description=None):
     config: a dataclass whose fields all have defaults, an instance of one, or presets {name: (description, instance)},
         of which the first is the default.
     """
+    import tyro  # here: whoever calls train.train(cfg, world) with a config of their own needs no command line
+
     argv = list(sys.argv[1:] if argv is None else argv)
     if isinstance(config, dict):
         name, argv = _preset(config, argv)

@@ -115,6 +115,8 @@ class Config:
     micro_batch_tokens: int = 16384
     """Padded tokens a forward pass; changes memory and speed, never the gradient."""
     gradient_checkpointing: bool = True
+    compile: bool = False
+    """torch.compile each decoder layer; needs a sampler with weights of its own (vLLM)."""
     dry_run: bool = False
     """Only print what each GPU must hold and what a step is, or why it cannot fit."""
     gpus: int = 0
@@ -207,7 +209,7 @@ class Config:
         Those of memory change no gradient, only its rounding: a run that ran out of it may go on with less."""
         free = {"run_dir", "resume", "steps", "save_every", "keep_checkpoints", "show_every", "tensorboard"}
         free |= {"micro_batch_tokens", "gradient_checkpointing", "gpu_memory_utilization"}
-        free |= {"dry_run", "gpus", "gpu_memory"}
+        free |= {"compile", "dry_run", "gpus", "gpu_memory"}
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in free}
 
 

@@ -152,7 +152,7 @@ def layer_activations(s):
     return norms + casts + attention + mlp
 
 
-def working_memory(s, plan):
+def working_memory(s, plan, kept=0):
     """(bytes, when) of the worst moment of a micro-batch, beside gradients and the activations that are kept."""
     logits = 4 * s.vocab * min(max(1, plan.head_chunk // s.vocab), plan.tokens)  # float32, a chunk of rows
     layer = plan.tokens * layer_activations(s)
@@ -165,6 +165,7 @@ def working_memory(s, plan):
     moments = {
         "end of the forward pass": before + 2.5 * logits,
         "backward through the head": after + 8 * s.embedding + 1.5 * logits,  # its gradient, float32, and a chunk's
+        "AdamW's step": 4 * s.parameters / (plan.gpus if plan.sharded else 1) - kept,  # roots; activations are gone
         "backward through a layer": after + again + plan.tokens * (6 * s.intermediate + 8 * s.hidden)
         + (6 * s.layer if plan.sharded else 0),  # a layer's gradients before they are scattered
     }
@@ -180,7 +181,7 @@ def terms(s, plan, gpu_memory):
     ddp = plan.gpus > 1 and not plan.sharded
     kept = plan.tokens * s.layers * (4 * s.hidden if plan.checkpointing else layer_activations(s))
     kept += plan.tokens * 4 * s.hidden * 4  # embedding, final norm and the rows the head reads
-    work, when = working_memory(s, plan)
+    work, when = working_memory(s, plan, kept)
     rows = [
         Term("weights", 4 * P / part, "resident", f"4 bytes a parameter{over}"),
         Term("AdamW's moments", 8 * P / part, "resident", f"8 bytes a parameter{over}"),

@@ -171,6 +171,18 @@ class Policy(nn.Module):
         return ChunkedLogp.apply(hidden_MH, head.weight, head.bias, target_M, self.temperature, chunk)
 
 
+def compile_layers(model, backend="inductor"):
+    """torch.compile every decoder layer, in place, for any batch and length. Layer by layer and not the whole model:
+    traced as a whole, Transformers would make an (L, L) mask and attention would lose its fast kernel; and checkpoints
+    stay between layers. Raises ValueError for a model whose layers are not where most have them."""
+    layers = getattr(model.base_model, "layers", None)
+    if layers is None:
+        raise ValueError(f"--compile: {type(model).__name__} has no list of layers at .layers")
+    torch._dynamo.config.optimize_ddp = False  # it would cut graphs at buckets; layers are small enough already
+    for layer in layers:
+        layer.compile(dynamic=True, backend=backend)
+
+
 class ChunkedLogp(torch.autograd.Function):
     """log softmax(h W^T + b, / temperature) at the target, `chunk` rows at a time; the backward pass makes the logits
     again. Written by hand for what autograd would do: hold four arrays of the logits' size where one is enough, cast W

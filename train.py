@@ -53,6 +53,8 @@ def train(cfg, world):
         held_out = load_prompts(cfg, cfg.eval_data, "test", tokenizer, run, limit=cfg.eval_problems)
         model = policies.load_model(path, device=world.device, trust_remote_code=cfg.trust_remote_code)
         check_sizes(cfg, problems, prompts + held_out[1], model, world)
+        if cfg.compile and not rollout.is_vllm(cfg.sampler, world.device):
+            raise ValueError("--compile needs vLLM as the sampler: the trainer's model is compiled for training alone")
         sampler = make_sampler(cfg, model, path, tokenizer, world)
     policy, optimizer = set_up(model, cfg, world)
     done, state = 0, methods.METHODS[cfg.method].new_state(cfg, len(problems))
@@ -168,6 +170,8 @@ def set_up(model, cfg, world):
     if cfg.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.train()
+    if cfg.compile:
+        policies.compile_layers(model)
     policy = policies.Policy(model, cfg.temperature)
     if world.size > 1:
         ids = [world.device.index] if world.device.type == "cuda" else None

@@ -134,15 +134,14 @@ def test_exceed_counts_answers_longer_than_the_limit():
 
 def test_step_times_add_up():
     steps = [
-        {"seconds_sample": 3.0, "seconds_update": 1.0, "seconds_sync": 0.5, "response_tokens": 600, "trained_tokens": 50},
-        {"seconds_sample": 1.0, "seconds_update": 1.0, "seconds_weigh": 0.001, "response_tokens": 200, "trained_tokens": 70},
-    ]  # fmt: skip
+        dict(seconds_sample=3.0, seconds_update=1.0, seconds_sync=0.5, response_tokens=600, trained_tokens=50),
+        dict(seconds_sample=1.0, seconds_update=1.0, seconds_weigh=0.001, response_tokens=200, trained_tokens=70),
+    ]
     times = metrics.step_times(steps, [{"seconds": 3.5}])
-    assert times["seconds"] == {
-        "sample": 4.0, "grade": 0, "weigh": 0.001, "update": 2.0, "sync": 0.5, "evaluate": 3.5
-    }  # fmt: skip
+    assert times["seconds"] == dict(sample=4.0, grade=0, weigh=0.001, update=2.0, sync=0.5, evaluate=3.5)
     assert (times["steps"], times["generated"], times["trained"]) == (2, 200.0, 60.0)
-    assert metrics.time_line(times) == "sample 40%, evaluate 35%, update 20%, sync 5%; tokens/s: 200 generated, 60 trained"
+    line = "sample 40%, evaluate 35%, update 20%, sync 5%; tokens/s: 200 generated, 60 trained"
+    assert metrics.time_line(times) == line
     from rich.console import Console
 
     console = Console(width=80, record=True, file=open("/dev/null", "w"))
