@@ -152,6 +152,11 @@ def layer_activations(s):
     return norms + casts + attention + mlp
 
 
+def around_head(s):
+    """Bytes a token of what the last norm and the head keep, and backward lets go of first."""
+    return 4 * 4 * s.hidden
+
+
 def working_memory(s, plan, kept=0):
     """(bytes, when) of the worst moment of a micro-batch, beside gradients and the activations that are kept."""
     logits = 4 * s.vocab * min(max(1, plan.head_chunk // s.vocab), plan.tokens)  # float32, a chunk of rows
@@ -162,12 +167,14 @@ def working_memory(s, plan, kept=0):
         before = 2 * (s.layers * s.layer_matrices + s.embedding)
         after = 0 if plan.checkpointing else 2 * s.layers * s.layer_matrices
     again = layer + 2 * s.layer_matrices if plan.checkpointing else 0  # a layer's forward pass, repeated
+    inside = plan.tokens * (2 * s.intermediate + 6 * s.hidden)  # gradients on their way through a layer
+    split = 6 * s.layer if plan.sharded else 0  # a layer's gradients, and their float32 copy, before they are scattered
+    head = (6 if plan.sharded else 8) * s.embedding  # W cast, its gradient in float32, a chunk's
     moments = {
-        "end of the forward pass": before + 2.5 * logits,
-        "backward through the head": after + 8 * s.embedding + 1.5 * logits,  # its gradient, float32, and a chunk's
+        "end of the forward pass": before + 1.5 * logits,
+        "backward through the head": after + head + 0.5 * logits,
+        "backward through a layer": after + again + inside + split - plan.tokens * around_head(s),
         "AdamW's step": 4 * s.parameters / (plan.gpus if plan.sharded else 1) - kept,  # roots; activations are gone
-        "backward through a layer": after + again + plan.tokens * (6 * s.intermediate + 8 * s.hidden)
-        + (6 * s.layer if plan.sharded else 0),  # a layer's gradients before they are scattered
     }
     when = max(moments, key=moments.get)
     return moments[when], when
@@ -180,7 +187,7 @@ def terms(s, plan, gpu_memory):
     P = s.parameters
     ddp = plan.gpus > 1 and not plan.sharded
     kept = plan.tokens * s.layers * (4 * s.hidden if plan.checkpointing else layer_activations(s))
-    kept += plan.tokens * 4 * s.hidden * 4  # embedding, final norm and the rows the head reads
+    kept += plan.tokens * around_head(s)
     work, when = working_memory(s, plan, kept)
     rows = [
         Term("weights", 4 * P / part, "resident", f"4 bytes a parameter{over}"),

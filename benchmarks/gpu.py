@@ -96,7 +96,7 @@ def used(device):
 
 def forward_flops(s, n, length):
     """Model FLOPs of one forward pass over n answers of `length` tokens, see the top of this file."""
-    matrices = s.layers * s.layer_matrices + s.embedding
+    matrices = s.layers * dataclasses.replace(s, qkv_bias=False).layer_matrices + s.embedding
     return n * length * (2 * matrices + 2 * s.layers * s.query_width * length)
 
 
@@ -174,8 +174,8 @@ def training_case(case, s, variant, args, device):
         case, seconds=seconds, tokens=n * length, flops=4 * forward_flops(s, n, length), device=device,
         peak=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         estimate=calculated(s, cfg, cfg.micro_batch_tokens),
-        note=f"{s.layers} layers, {n} x {length} tokens, micro-batches of {cfg.micro_batch_tokens}, attention "
-        f"{attention_kernel(s, length, device)}, first step {first:.1f} s, gradient {numbers['grad_norm']:.2g}",
+        note=f"{s.layers} layers, {n} x {length} tokens, micro-batches of {cfg.micro_batch_tokens}, "
+        f"{model.config._attn_implementation} ({attention_kernel(s, length, device)}), first step {first:.1f} s, gradient {numbers['grad_norm']:.2g}",
     )  # fmt: skip
 
 

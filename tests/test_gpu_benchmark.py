@@ -10,7 +10,7 @@ import torch
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-import gpu  # noqa: E402
+import gpu
 
 
 def test_sections_run_at_toy_shapes(tmp_path, capsys, monkeypatch):
@@ -43,11 +43,12 @@ def test_the_vllm_section(tmp_path):
 
 
 def test_flops_are_those_pytorch_counts():
-    """Its counter takes attention as if it were not causal: twice ours."""
+    """Its counter sees attention's products when they are plain ones, and whole: a causal kernel does half."""
     from torch.utils.flop_counter import FlopCounterMode
 
     s, n, length = dataclasses.replace(gpu.SIZES["small"], kv_heads=2), 3, 16
     model = gpu.make_model(s, torch.device("cpu"))
+    model.set_attn_implementation("eager")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(n, length, dtype=torch.long), use_cache=False)
     attention = n * length * 2 * s.layers * s.query_width * length
