@@ -14,8 +14,6 @@ import re
 import sys
 import time
 
-import tyro
-
 # Errors that come in several classes and have only their words in common
 OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|MemoryError|out of memory|can't allocate memory")
 LESS_MEMORY = (
@@ -31,6 +29,8 @@ def parse(config, argv=None, *, prog=None, description=None):
     config: a dataclass whose fields all have defaults, an instance of one, or presets {name: (description, instance)},
         of which the first is the default.
     """
+    import tyro  # here: whoever calls train.train(cfg, world) with a config of their own needs no command line
+
     argv = list(sys.argv[1:] if argv is None else argv)
     if isinstance(config, dict):
         name, argv = _preset(config, argv)

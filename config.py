@@ -117,6 +117,14 @@ class Config:
     gradient_checkpointing: bool = True
     shard: bool = False
     """Split weights, gradients and moments over all ranks (FSDP2) instead of replicating them; needs torchrun."""
+    compile: bool = False
+    """torch.compile each decoder layer; needs a sampler with weights of its own (vLLM)."""
+    dry_run: bool = False
+    """Only print what each GPU must hold and what a step is, or why it cannot fit."""
+    gpus: int = 0
+    """--dry-run: how many; 0 is what this machine has, or 8."""
+    gpu_memory: float = 0.0
+    """--dry-run: GiB of each; 0 is what this machine's have, or 80."""
 
     # Watching and keeping
     seed: int = 0
@@ -149,7 +157,7 @@ class Config:
         for flag in ("lam", "tau", "adv_eps"):
             need(getattr(self, flag) > 0, flag, "positive")  # also catches nan
         for flag in (
-            *("beta", "delta", "weight_decay", "warmup_steps", "eval_problems", "lr", "seed"),
+            *("beta", "delta", "weight_decay", "warmup_steps", "eval_problems", "lr", "seed", "gpus", "gpu_memory"),
             *("alpha", "alp_beta", "hapo_w", "l1_alpha", "sb_a", "sb_b", "laser_bonus"),
         ):
             need(getattr(self, flag) >= 0, flag, "0 or more")
@@ -202,7 +210,8 @@ class Config:
         """The settings that decide the run's numbers: two configs with equal numbers() may continue each other.
         Those of memory change no gradient, only its rounding: a run that ran out of it may go on with less."""
         free = {"run_dir", "resume", "steps", "save_every", "keep_checkpoints", "show_every", "tensorboard"}
-        free |= {"micro_batch_tokens", "gradient_checkpointing", "gpu_memory_utilization", "shard"}
+        free |= {"micro_batch_tokens", "gradient_checkpointing", "gpu_memory_utilization", "shard", "compile"}
+        free |= {"dry_run", "gpus", "gpu_memory"}
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in free}
 
 

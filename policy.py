@@ -171,11 +171,23 @@ class Policy(nn.Module):
         return ChunkedLogp.apply(hidden_MH, head.weight, head.bias, target_M, self.temperature, chunk)
 
 
+def compile_layers(model, backend="inductor"):
+    """torch.compile every decoder layer, in place, for any batch and length. Layer by layer and not the whole model:
+    traced as a whole, Transformers would make an (L, L) mask and attention would lose its fast kernel; and checkpoints
+    stay between layers. Raises ValueError for a model whose layers are not where most have them."""
+    layers = getattr(model.base_model, "layers", None)
+    if layers is None:
+        raise ValueError(f"--compile: {type(model).__name__} has no list of layers at .layers")
+    torch._dynamo.config.optimize_ddp = False  # it would cut graphs at buckets; layers are small enough already
+    for layer in layers:
+        layer.compile(dynamic=True, backend=backend)
+
+
 class ChunkedLogp(torch.autograd.Function):
     """log softmax(h W^T + b, / temperature) at the target, `chunk` rows at a time; the backward pass makes the logits
     again. Written by hand for what autograd would do: hold four arrays of the logits' size where one is enough, cast W
     for each chunk, and add up the chunks' gradients in bfloat16. Here products are in autocast's dtype, and sums over
-    chunks in that of W (float32)."""
+    chunks in float32 or wider."""
 
     @staticmethod
     def forward(ctx, hidden_MH, weight_VH, bias_V, target_M, temperature, chunk):
@@ -198,7 +210,9 @@ class ChunkedLogp(torch.autograd.Function):
     def backward(ctx, grad_M):
         hidden_MH, weight_VH, bias_V, target_M, lse_M = ctx.saved_tensors
         weight = weight_VH.to(ctx.dtype)
-        grad_hidden_MH, grad_weight_VH = torch.empty_like(hidden_MH), torch.zeros_like(weight_VH)
+        grad_hidden_MH = torch.empty_like(hidden_MH)
+        wide = torch.promote_types(weight_VH.dtype, torch.float32)  # a sharded model's gathered weights are bfloat16
+        grad_weight_VH = torch.zeros_like(weight_VH, dtype=wide)
         grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V)
         for first in range(0, len(target_M), ctx.chunk):
             rows = slice(first, first + ctx.chunk)
@@ -211,7 +225,7 @@ class ChunkedLogp(torch.autograd.Function):
             if bias_V is not None:
                 grad_bias_V += d.sum(0, dtype=bias_V.dtype)
             del d
-        return grad_hidden_MH, grad_weight_VH, grad_bias_V, None, None, None
+        return grad_hidden_MH, grad_weight_VH.to(weight_VH.dtype), grad_bias_V, None, None, None
 
 
 def _logits(hidden_CH, weight_VH, bias_V, temperature):

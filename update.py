@@ -56,6 +56,7 @@ def update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world, exact
     return {
         "objective": float(np.mean(objectives)),  # J before each optimizer step, averaged
         "kl": kl,  # of the last mini-batch: 0 with a single one, which is on-policy
+        "trained_tokens": sum(mini.trained_tokens for mini in minis),  # of answers that teach, all ranks together
         "grad_norm": float(np.max(grad_norms)),  # before clipping; a NaN shows
         "sampler_gap": gap_sum / gap_tokens,  # mean |logp of the trainer - logp of the sampler|, first mini-batch
     }
@@ -139,6 +140,7 @@ class MiniBatch:
         answers = self._that_teach(first=m == 0).nonzero()[:, 0].tolist()
         if len(answers) < world.size:  # each rank must have something to run backward
             answers = list(range(self.n))
+        self.trained_tokens = sum(len(rollouts[i].response_ids) for i in answers)
         lengths = [len(rollouts[i].prompt_ids) + len(rollouts[i].response_ids) for i in answers]
         shares = policies.shares(lengths, world.size, cfg.micro_batch_tokens)
         pieces = shares[world.rank]

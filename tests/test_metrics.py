@@ -130,3 +130,22 @@ def test_table_holds_the_numbers():
 
 def test_exceed_counts_answers_longer_than_the_limit():
     assert metrics.exceed(answers(np.zeros((1, 4)), [[3999, 4000, 4001, 9000]]), 4000) == 0.5
+
+
+def test_step_times_add_up():
+    steps = [
+        dict(seconds_sample=3.0, seconds_update=1.0, seconds_sync=0.5, response_tokens=600, trained_tokens=50),
+        dict(seconds_sample=1.0, seconds_update=1.0, seconds_weigh=0.001, response_tokens=200, trained_tokens=70),
+    ]
+    times = metrics.step_times(steps, [{"seconds": 3.5}])
+    assert times["seconds"] == dict(sample=4.0, grade=0, weigh=0.001, update=2.0, sync=0.5, evaluate=3.5)
+    assert (times["steps"], times["generated"], times["trained"]) == (2, 200.0, 60.0)
+    line = "sample 40%, evaluate 35%, update 20%, sync 5%; tokens/s: 200 generated, 60 trained"
+    assert metrics.time_line(times) == line
+    from rich.console import Console
+
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))
+    console.print(metrics.time_table(times))
+    assert "40.0 %" in console.export_text()
+    old = metrics.step_times([{"seconds_sample": 0.0, "seconds_update": 2.0, "response_tokens": 5}])
+    assert math.isnan(old["generated"]) and math.isnan(old["trained"])  # nothing to divide by, or not logged

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._dynamo.testing
 
 import policy as policies
-from conftest import make_rollouts
+from conftest import make_rollouts, make_small_model
 
 
 def plain_logp(model, rollout, temperature):
@@ -186,3 +187,31 @@ def test_log_probabilities_take_an_eighth_of_the_plain_memory():
     ours, peak = forward_backward(chunked, **sizes, head_chunk_elements=3 * 2**22)  # not smaller: malloc keeps those
     assert peak < plain_peak / 8, f"{peak / 2**20:.0f} MB against {plain_peak / 2**20:.0f} MB"
     assert all(error(a, b) < 1e-5 for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_compiled_layers_compute_the_same(checkpointing):
+    """One graph for all layers, lengths and batches; with gradients another. (Without code generation: backends differ
+    in speed, what is traced and checked here is the same.)"""
+    results = []
+    for compiled in (False, True):
+        model = make_small_model()
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.train()
+        if compiled:
+            torch._dynamo.reset()
+            counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+            policies.compile_layers(model, backend=counter)
+        policy = policies.Policy(model, 0.6)
+        for seed in range(3):
+            inputs = policies.pad(make_rollouts(2, 2, seed=seed))
+            with torch.no_grad():
+                first = policy(*inputs)
+            logp_NT = policy(*inputs)
+            torch.testing.assert_close(first, logp_NT.detach(), atol=1e-6, rtol=1e-6)
+            (logp_NT**2).sum().backward()
+        results.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert (results[0] - results[1]).norm() < 1e-5 * results[0].norm()
+    assert 1 <= counter.frame_count <= 4, counter.frame_count  # not one a layer, nor one a length
+    torch._dynamo.reset()

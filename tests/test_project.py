@@ -11,8 +11,8 @@ from conftest import ROOT
 # A file imports only from those before it.
 ROOMS = [
     "cli", "world", "shard", "arithmetic", "data", "answer", "reward", "metrics", "drpo", "baselines", "methods",
-    "decoding", "rollout", "policy", "update", "checkpoint", "plots", "results", "html_report", "config", "eval",
-    "report", "train", "credit", "study_plots", "study",
+    "decoding", "rollout", "policy", "update", "checkpoint", "plots", "results", "html_report", "config", "memory",
+    "eval", "report", "train", "credit", "study_plots", "study",
 ]  # fmt: skip
 
 

@@ -1,0 +1,311 @@
+"""memory.py - what a run needs of a GPU, term by term, from the model's shapes and the settings alone. No torch.
+
+Weights, gradients and AdamW's moments are float32 and exact. Activations are counted as autograd keeps them for a
+Qwen2-like layer under bfloat16 autocast (tests/test_memory.py compares them with a measured case). What CUDA, NCCL and
+a sleeping vLLM hold is an assumption, named as such. 1 GiB = 2**30 bytes.
+
+    python train.py r1-7b --dry-run --gpus 8 --gpu-memory 80       the table, and why a run cannot fit
+
+P parameters | H hidden | I intermediate | Q, K widths of all query and of all key heads | V vocabulary | tokens: of one
+micro-batch, padding included
+"""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+GIB = 2**30
+HEAD_CHUNK_ELEMENTS = 2**26  # policy.py's
+CUDA_RESERVE = 1.5 * GIB  # assumed: CUDA context, cuBLAS and NCCL buffers, what the allocator rounds up
+VLLM_ASLEEP = 1.5 * GIB  # assumed: CUDA graphs and workspaces that sleep does not hand back
+DECODED_ROWS = 512  # TransformersSampler decodes at most so many answers at once
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """A Qwen2 or Llama-like decoder, as its config.json tells it."""
+
+    hidden: int
+    layers: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    vocab: int
+    tied: bool = False
+    head_dim: int = 0
+    """0: hidden / heads."""
+    qkv_bias: bool = True
+    """Qwen2's; Llama has none."""
+
+    @property
+    def query_width(self):
+        return self.heads * (self.head_dim or self.hidden // self.heads)
+
+    @property
+    def key_width(self):
+        return self.kv_heads * (self.head_dim or self.hidden // self.heads)
+
+    @property
+    def layer_matrices(self):
+        """Parameters of one layer that a matrix product reads, biases included: autocast casts these."""
+        attention = 2 * self.hidden * (self.query_width + self.key_width)
+        bias = (self.query_width + 2 * self.key_width) * self.qkv_bias
+        return attention + bias + 3 * self.hidden * self.intermediate
+
+    @property
+    def layer(self):
+        return self.layer_matrices + 2 * self.hidden  # two norms
+
+    @property
+    def embedding(self):
+        return self.vocab * self.hidden
+
+    @property
+    def parameters(self):
+        return self.layers * self.layer + self.hidden + self.embedding * (1 if self.tied else 2)
+
+
+KNOWN = {  # so that the presets need no network
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": Shapes(1536, 28, 8960, 12, 2, 151936),
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": Shapes(3584, 28, 18944, 28, 4, 152064),
+}
+
+
+def shapes_from(config):
+    """Shapes of a config.json's contents. Raises KeyError where a field is missing."""
+    return Shapes(
+        config["hidden_size"],
+        config["num_hidden_layers"],
+        config["intermediate_size"],
+        config["num_attention_heads"],
+        config.get("num_key_value_heads") or config["num_attention_heads"],
+        config["vocab_size"],
+        bool(config.get("tie_word_embeddings")),
+        config.get("head_dim") or 0,
+        config.get("model_type") == "qwen2" or bool(config.get("attention_bias")),
+    )
+
+
+def read_shapes(model):
+    """Shapes of a model directory or a Hub id known here; None where they cannot be told without the network."""
+    path = Path(model).expanduser() / "config.json"
+    if not path.is_file():
+        return KNOWN.get(model)
+    try:
+        return shapes_from(json.loads(path.read_text()))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not tell the shapes of a decoder: {error}") from error
+
+
+# ------------------------------------------------------------------------------------------------------------ the terms
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What of a run's settings decides its memory."""
+
+    gpus: int
+    sharded: bool
+    tokens: int
+    """Padded tokens of the largest micro-batch; one answer may exceed the budget."""
+    checkpointing: bool
+    context: int
+    """Longest prompt and answer together, tokens."""
+    answers: int
+    """Answers a rank samples in a step."""
+    vllm_share: float | None
+    """Share of the GPU that vLLM takes while it samples; None: the trainer's own model samples."""
+    head_chunk: int = HEAD_CHUNK_ELEMENTS
+
+    @classmethod
+    def of(cls, cfg, gpus, vllm=True):
+        context = cfg.max_prompt_tokens + cfg.max_response_tokens
+        return cls(
+            gpus,
+            bool(cfg.shard) and gpus > 1,
+            max(cfg.micro_batch_tokens, context),
+            cfg.gradient_checkpointing,
+            context,
+            math.ceil(cfg.prompts_per_step / gpus) * cfg.group_size,
+            cfg.gpu_memory_utilization if vllm else None,
+        )
+
+
+@dataclass(frozen=True)
+class Term:
+    name: str
+    bytes: float
+    phase: str
+    """resident | update | sample: always there, or beside what is always there in that stage."""
+    how: str
+
+
+def layer_activations(s):
+    """Bytes a token that autograd keeps of one layer under autocast: the residual stream and the norms are float32,
+    every matrix product keeps its bfloat16 input (cast anew for each of q, k, v and for gate, up)."""
+    norms = 2 * (4 * s.hidden + 4 * s.hidden)  # the norm's input, which is the residual stream, and x / rms
+    casts = 5 * 2 * s.hidden  # inputs of q, k, v, gate, up
+    attention = 2 * 2 * s.query_width + 2 * 2 * s.key_width + 4 * s.heads  # q and output, k and v, log-sum-exp
+    mlp = 4 * 2 * s.intermediate  # gate, silu(gate), up, their product
+    return norms + casts + attention + mlp
+
+
+def around_head(s):
+    """Bytes a token of what the last norm and the head keep, and backward lets go of first."""
+    return 4 * 4 * s.hidden
+
+
+def working_memory(s, plan, kept=0):
+    """(bytes, when) of the worst moment of a micro-batch, beside gradients and the activations that are kept."""
+    logits = 4 * s.vocab * min(max(1, plan.head_chunk // s.vocab), plan.tokens)  # float32, a chunk of rows
+    layer = plan.tokens * layer_activations(s)
+    if plan.sharded:  # gathered in bfloat16: embedding and head throughout, two layers in turn
+        before = after = 2 * ((1 if s.tied else 2) * s.embedding + 2 * s.layer)
+    else:  # autocast keeps what it casts until the forward pass ends; so does the graph what it was not told to forget
+        before = 2 * (s.layers * s.layer_matrices + s.embedding)
+        after = 0 if plan.checkpointing else 2 * s.layers * s.layer_matrices
+    again = layer + 2 * s.layer_matrices if plan.checkpointing else 0  # a layer's forward pass, repeated
+    inside = plan.tokens * (2 * s.intermediate + 6 * s.hidden)  # gradients on their way through a layer
+    split = 6 * s.layer if plan.sharded else 0  # a layer's gradients, and their float32 copy, before they are scattered
+    head = (6 if plan.sharded else 8) * s.embedding  # W cast, its gradient in float32, a chunk's
+    moments = {
+        "end of the forward pass": before + 1.5 * logits,
+        "backward through the head": after + head + 0.5 * logits,
+        "backward through a layer": after + again + inside + split - plan.tokens * around_head(s),
+        "AdamW's step": 4 * s.parameters / (plan.gpus if plan.sharded else 1) - kept,  # roots; activations are gone
+    }
+    when = max(moments, key=moments.get)
+    return moments[when], when
+
+
+def terms(s, plan, gpu_memory):
+    """Every term of one rank's memory, in bytes."""
+    part = plan.gpus if plan.sharded else 1
+    over = f" over {plan.gpus} ranks" if plan.sharded else ""
+    P = s.parameters
+    ddp = plan.gpus > 1 and not plan.sharded
+    kept = plan.tokens * s.layers * (4 * s.hidden if plan.checkpointing else layer_activations(s))
+    kept += plan.tokens * around_head(s)
+    work, when = working_memory(s, plan, kept)
+    rows = [
+        Term("weights", 4 * P / part, "resident", f"4 bytes a parameter{over}"),
+        Term("AdamW's moments", 8 * P / part, "resident", f"8 bytes a parameter{over}"),
+    ]
+    if ddp:
+        rows.append(Term("DDP's buckets", 4 * P, "resident", "4 bytes: where ranks sum"))
+    rows += [
+        Term("CUDA, NCCL", CUDA_RESERVE, "resident", "assumed"),
+        Term("gradients", 4 * P / part, "update", f"4 bytes{over}" + ", until they are summed" * ddp),
+        Term("activations kept", kept, "update", "each layer's input" if plan.checkpointing else "of every layer"),
+        Term("working memory", work, "update", when),
+    ]
+    if plan.vllm_share is None:
+        if plan.sharded:
+            rows.append(Term("the sampler's weights", 2 * P, "resident", "bfloat16, 2 bytes a parameter"))
+        n = min(DECODED_ROWS, plan.answers)
+        cache = n * plan.context * cache_bytes(s)
+        return rows + [Term("keys and values", cache, "sample", f"at most: {n} answers of {plan.context:,} tokens")]
+    parcel = (6 if plan.sharded else 2) * s.embedding
+    return rows + [
+        Term("vLLM asleep", VLLM_ASLEEP, "update", "assumed"),
+        Term("vLLM", plan.vllm_share * gpu_memory, "sample", f"{plan.vllm_share:.0%} of the GPU"),
+        Term("a weight on its way", parcel, "sample", "the largest, in sync"),
+    ]
+
+
+def cache_bytes(s):
+    """Of a token's keys and values in all layers, bfloat16."""
+    return 2 * 2 * s.key_width * s.layers
+
+
+def peaks(rows):
+    """{stage: bytes} of the two stages that fill a GPU."""
+    resident = sum(t.bytes for t in rows if t.phase == "resident")
+    return {p: resident + sum(t.bytes for t in rows if t.phase == p) for p in ("sample", "update")}
+
+
+def vllm_answers(s, plan, gpu_memory):
+    """How many answers of full length vLLM's cache holds at once, after its weights and 2 GiB to compute in."""
+    room = plan.vllm_share * gpu_memory - 2 * s.parameters - 2 * GIB
+    return max(0, math.floor(room / (plan.context * cache_bytes(s))))
+
+
+# ----------------------------------------------------------------------------------------------------- does it fit, why
+
+
+def trouble(s, plan, gpu_memory):
+    """None if the run fits, else the reason in one line, with what would help."""
+    problem = _problem(s, plan, gpu_memory)
+    if not problem:
+        return None
+    ways = [
+        ("--gradient-checkpointing", {"checkpointing": True}, not plan.checkpointing),
+        ("--shard", {"sharded": True}, plan.gpus > 1 and not plan.sharded),
+        (f"--micro-batch-tokens {plan.context}", {"tokens": plan.context}, plan.tokens > plan.context),
+        ("--gpu-memory-utilization 0.3", {"vllm_share": 0.3}, (plan.vllm_share or 0) > 0.3),
+    ]
+    ways = [(flag, change) for flag, change, possible in ways if possible]
+    ways += [(f"{a} {b}", x | y) for i, (a, x) in enumerate(ways) for b, y in ways[i + 1 :]]
+    for flag, change in ways:
+        if not _problem(s, dataclasses.replace(plan, **change), gpu_memory):
+            return f"{problem}; {flag} fits"
+    return f"{problem}; more or larger GPUs{' and --shard' * (not plan.sharded)} are needed"
+
+
+def _problem(s, plan, gpu_memory):
+    rows = terms(s, plan, gpu_memory)
+    for stage, need in peaks(rows).items():
+        if need > gpu_memory:
+            largest = sorted((t for t in rows if t.phase in ("resident", stage)), key=lambda t: -t.bytes)[:3]
+            parts = ", ".join(f"{t.name} {t.bytes / GIB:.0f}" for t in largest)
+            return (
+                f"{stage} needs {need / GIB:.0f} GiB a GPU ({parts} ...) of {gpu_memory / GIB:.0f} GiB, "
+                f"{plan.gpus} GPUs{', sharded' if plan.sharded else ', each with a whole copy' * (plan.gpus > 1)}"
+            )
+    if plan.vllm_share is not None and not vllm_answers(s, plan, gpu_memory):
+        return f"vLLM's share, {plan.vllm_share:.0%} of {gpu_memory / GIB:.0f} GiB, has no room for one answer's cache"
+    return None
+
+
+def check(cfg, gpus, gpu_memory, vllm=True):
+    """ValueError, one line, if the run that `cfg` describes cannot fit on GPUs of `gpu_memory` bytes."""
+    s = read_shapes(cfg.model)
+    reason = s and trouble(s, Plan.of(cfg, gpus, vllm), gpu_memory)
+    if reason:
+        raise ValueError(f"{cfg.model}: {reason}")
+
+
+def show(cfg, gpus, gpu_memory, vllm=True):
+    """Print the table of one rank's memory and the size of a step. Raises ValueError as `check` does."""
+    from rich.console import Console
+    from rich.table import Table
+
+    s = read_shapes(cfg.model)
+    if s is None:
+        raise ValueError(f"{cfg.model}: its shapes are not known here; download it and give the directory as --model")
+    plan = Plan.of(cfg, gpus, vllm)
+    rows = terms(s, plan, gpu_memory)
+    title = f"{cfg.model}: {s.parameters / 1e9:.2f} billion parameters, {gpus} x {gpu_memory / GIB:.0f} GiB"
+    table = Table("GiB a GPU", "always", "sample", "update", "how", title=title, title_justify="left")
+    for column in table.columns[1:4]:
+        column.justify = "right"
+    for t in rows:
+        cells = (f"{t.bytes / GIB:.1f}" if t.phase == p else "" for p in ("resident", "sample", "update"))
+        table.add_row(t.name, *cells, t.how)
+    table.add_section()
+    table.add_row("needed", "", *(f"{n / GIB:.1f}" for n in peaks(rows).values()), "with what is always there")
+    console = Console(soft_wrap=False)
+    console.print(table)
+    answers = cfg.prompts_per_step * cfg.group_size
+    console.print(
+        f"A step: {cfg.prompts_per_step} prompts x {cfg.group_size} answers = {answers:,}, {answers // gpus:,} a GPU; "
+        f"at most {answers * cfg.max_response_tokens / 1e6:.1f} million tokens; {cfg.mini_batches} optimizer steps; "
+        f"micro-batches of at most {plan.tokens:,} tokens."
+    )
+    if plan.vllm_share is not None:
+        n = vllm_answers(s, plan, gpu_memory)
+        console.print(f"vLLM's cache holds {n:,} answers of {plan.context:,} tokens at once; more wait for their turn.")
+    console.print(f"Each process reads {4 * s.parameters / GIB:.0f} GiB of weights into main memory when it starts.")
+    check(cfg, gpus, gpu_memory, vllm)
