@@ -7,11 +7,15 @@ way of writing them will do. The solutions are in solutions.ipynb; tests/test_no
 
 import functools
 import math
+import re
 
+import numpy as np
 import torch
 
 import baselines
 import drpo
+import metrics
+import reward
 from toys import batch
 
 UNSOLVED = (None, Ellipsis)  # what a value or a function of three dots gives
@@ -219,3 +223,108 @@ def check_resting_kl(function):
         pressure = drpo.trust_region_pressure(torch.tensor(value, dtype=torch.float64), beta, delta).item()
         if not near(pressure, pull):
             return f"at your KL, {value:.4g}, the pressure is {pressure:.4g}, but the pull is {pull} (beta {beta:g})"
+
+
+# ------------------------------------------------------------------------------------------------ 5: watch it train
+
+
+@exercise
+def check_times_heavier(value):
+    if near(value, math.exp(40 / 25.6)):
+        return None
+    if near(value, math.exp(-40 / 25.6)):
+        return "that is how heavy the longer one is, with the shorter one as unit"
+    return "w is proportional to exp(-|o| / (C lambda)): what is the ratio for |o| = 60 and 100?"
+
+
+@exercise
+def check_dial(value):
+    length_PG = torch.tensor([[100.0, 120.0]], dtype=torch.float64)
+    preference_PG = drpo.length_preference(length_PG, 256)
+    weight_PG = drpo.positive_distribution(preference_PG, torch.ones(1, 2, dtype=torch.bool), float(value))
+    ratio = (weight_PG[0, 0] / weight_PG[0, 1]).item()
+    return None if near(ratio, 2) else f"with lambda = {float(value):.4g} it weighs {ratio:.3g} times as much"
+
+
+@exercise
+def check_standard_error(function):
+    rng = np.random.default_rng(0)
+    for P, n in ((40, 8), (12, 2), (100, 1)):
+        value_Pn = (rng.random((P, n)) < rng.random((P, 1))).astype(float)
+        value = float(call(function, value_Pn))
+        if not near(value, metrics.clustered_se(value_Pn)):
+            doubled = float(call(function, np.concatenate([value_Pn, value_Pn], 1)))
+            if value and not near(doubled, value, 1e-2):
+                return "copy every answer once: nothing new is known, but your error shrinks. What is independent here?"
+            return "the error no longer shrinks with copies, but it is not that of the mean over problems (ddof = 1)"
+
+
+# ------------------------------------------------------------------------------------- 6: the others, and GDPO
+
+
+@exercise
+def check_collapsed(groups):
+    if any(group in UNSOLVED for group in groups):
+        raise Unsolved
+    reward = torch.tensor(groups, dtype=torch.float64)
+    if reward.shape != (2, 3, 2) or not set(reward.flatten().tolist()) <= {0, 1}:
+        return "each group is three pairs of 0 and 1"
+    by_sum = baselines.grpo_advantage(reward.sum(-1)).sort(-1).values
+    by_reward = baselines.gdpo_advantage(reward, batch_norm=False).sort(-1).values
+    if not torch.allclose(by_sum[0], by_sum[1], atol=1e-5):
+        return "GRPO tells these two apart: look for totals that differ by a factor or a shift only"
+    if torch.allclose(by_reward[0], by_reward[1], atol=1e-3):
+        return "to GDPO too, these two are the same: let the rewards move together in one and alone in the other"
+
+
+@exercise
+def check_no_better_than_wrong(value):
+    if near(value, 2000):
+        return None
+    return "a wrong answer of the shortest length earns 0; a right one 2 - 0.001 for each token of distance"
+
+
+@exercise
+def check_gdpo_bug(function):
+    reward = torch.rand(5, 6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for weights in ([1.0, 1.0], [1.0, 0.25], [0.5, 2.0]):
+        weight_K = torch.tensor(weights, dtype=torch.float64)
+        if not equal(call(function, reward, weight_K), baselines.gdpo_advantage(reward, weight_K)):
+            return f"with weights {weights} it is not GDPO. What is left of a weight after you normalise?"
+
+
+# ---------------------------------------------------------------------------------- 7: how a rule decides
+
+
+@exercise
+def check_smallest_f(value):
+    if near(value, 0.54):
+        return None
+    if near(value, 0.6):
+        return "the policy is *paid* for fewer answers than it gets right"
+    return "the trick grows where it is paid more than the average answer is: pi_c (f - R) > 0. What is R?"
+
+
+@exercise
+def check_cheat(response):
+    numbers = re.findall(r"-?\d+\.?\d*", response)
+    if not numbers or float(numbers[-1]) != 42:
+        return "the last number of your text is not 42"
+    grade = reward.grade(response, 42)
+    return None if grade.reason == "wrong" else f'reward.grade says "{grade.reason}", not "wrong"'
+
+
+@exercise
+def check_extract(function):
+    cases = {
+        r"</think> \boxed{42}": "this is the easy case",
+        r"</think> \boxed{\frac{1}{2}}": "braces nest: which one closes the box?",
+        r"Is it \boxed{7}? Yes.</think> I am done.": "what is boxed while thinking is no answer",
+        r"I think \boxed{7}": "the thinking never ended: the answer was cut off",
+        r"</think> \boxed{\frac{1}{2}": "this box is never closed",
+        r"</think> \boxed{6}, no: \boxed{7}": "of several boxes the last one counts",
+        r"</think> no box": "without a box there is no answer",
+    }
+    for response, words in cases.items():
+        if function(response) != reward.extract(response)[0]:
+            return f"of {response} you make {function(response)}; {words}"

@@ -17,6 +17,7 @@ import torch
 
 import baselines
 import drpo
+import reward
 from conftest import ROOT
 
 FOLDER = ROOT / "notebooks"
@@ -227,6 +228,38 @@ WRONG = {
         lambda pull, beta, delta: delta,
         lambda pull, beta, delta: delta + pull / (2 * beta),  # the paper's factor
         lambda pull, beta, delta: pull / beta - delta,
+    ],
+    "check_times_heavier": [math.exp(-40 / 25.6), 40 / 25.6, 4, 0],
+    "check_dial": [20 / 256, 0.1, math.log(2) * 20 / 256, -1.0],
+    "check_standard_error": [
+        lambda value_Pn: value_Pn.std(ddof=1) / value_Pn.size**0.5,  # answers as if they were independent
+        lambda value_Pn: value_Pn.mean(1).std() / len(value_Pn) ** 0.5,
+        lambda value_Pn: value_Pn.mean(1).std(ddof=1),
+        lambda value_Pn: 0.0,
+    ],
+    "check_collapsed": [
+        ([(0, 0), (0, 0), (0, 1)], [(0, 0), (0, 1), (0, 1)]),  # GRPO tells them apart
+        ([(0, 0), (0, 0), (0, 1)], [(0, 0), (0, 0), (1, 0)]),  # the same to both
+        ([(0, 0), (0, 1)], [(0, 0), (1, 1)]),
+        ([(0, 0), (0, 0), (0, 1)], [(0, 0), (0, 0), (2, 2)]),
+    ],
+    "check_no_better_than_wrong": [0.002, 1000, 2001 * 8],
+    "check_gdpo_bug": [
+        lambda reward, weight: baselines.gdpo_advantage(reward),  # no weights
+        lambda reward, weight: baselines.gdpo_advantage(reward * weight),
+        lambda reward, weight: baselines.gdpo_advantage(reward, weight, batch_norm=False),
+        lambda reward, weight: baselines.grpo_advantage((reward * weight).sum(-1)),
+    ],
+    "check_smallest_f": [0.6, 0.5, 0.9, 0],
+    "check_cheat": [
+        "42", r"\boxed{17}, not 42", r"</think> \boxed{42}", r"</think> 42", r"</think> \boxed{17}",
+        r"</think> \boxed{(} 42",
+    ],
+    "check_extract": [
+        lambda response: reward.last_boxed(response),  # also while thinking
+        lambda response: reward.last_boxed(response.split("</think>")[-1]),  # also without thinking
+        lambda response: response.split("\\boxed{")[-1].split("}")[0] if "</think>" in response else None,
+        lambda response: 1 / 0,
     ],
 }
 
