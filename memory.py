@@ -73,28 +73,17 @@ KNOWN = {  # so that the presets need no network
 }
 
 
-def shapes_from(config):
-    """Shapes of a config.json's contents. Raises KeyError where a field is missing."""
-    return Shapes(
-        config["hidden_size"],
-        config["num_hidden_layers"],
-        config["intermediate_size"],
-        config["num_attention_heads"],
-        config.get("num_key_value_heads") or config["num_attention_heads"],
-        config["vocab_size"],
-        bool(config.get("tie_word_embeddings")),
-        config.get("head_dim") or 0,
-        config.get("model_type") == "qwen2" or bool(config.get("attention_bias")),
-    )
-
-
 def read_shapes(model):
     """Shapes of a model directory or a Hub id known here; None where they cannot be told without the network."""
     path = Path(model).expanduser() / "config.json"
     if not path.is_file():
         return KNOWN.get(model)
+    names = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads")
     try:
-        return shapes_from(json.loads(path.read_text()))
+        c = json.loads(path.read_text())
+        kv_heads, tied = c.get("num_key_value_heads") or c[names[-1]], bool(c.get("tie_word_embeddings"))
+        bias = c.get("model_type") == "qwen2" or bool(c.get("attention_bias"))
+        return Shapes(*(c[name] for name in names), kv_heads, c["vocab_size"], tied, c.get("head_dim") or 0, bias)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} does not tell the shapes of a decoder: {error}") from error
 
@@ -118,6 +107,10 @@ class Plan:
     vllm_share: float | None
     """Share of the GPU that vLLM takes while it samples; None: the trainer's own model samples."""
     head_chunk: int = HEAD_CHUNK_ELEMENTS
+
+    @property
+    def replicated(self):
+        return self.gpus > 1 and not self.sharded
 
     @classmethod
     def of(cls, cfg, gpus, vllm=True):
@@ -174,7 +167,8 @@ def working_memory(s, plan, kept=0):
         "end of the forward pass": before + 1.5 * logits,
         "backward through the head": after + head + 0.5 * logits,
         "backward through a layer": after + again + inside + split - plan.tokens * around_head(s),
-        "AdamW's step": 4 * s.parameters / (plan.gpus if plan.sharded else 1) - kept,  # roots; activations are gone
+        # Square roots of the moments; activations are gone by then, and DDP's gradients are back in their buckets
+        "AdamW's step": 0 if plan.replicated else 4 * s.parameters / (plan.gpus if plan.sharded else 1) - kept,
     }
     when = max(moments, key=moments.get)
     return moments[when], when
@@ -185,7 +179,6 @@ def terms(s, plan, gpu_memory):
     part = plan.gpus if plan.sharded else 1
     over = f" over {plan.gpus} ranks" if plan.sharded else ""
     P = s.parameters
-    ddp = plan.gpus > 1 and not plan.sharded
     kept = plan.tokens * s.layers * (4 * s.hidden if plan.checkpointing else layer_activations(s))
     kept += plan.tokens * around_head(s)
     work, when = working_memory(s, plan, kept)
@@ -193,11 +186,11 @@ def terms(s, plan, gpu_memory):
         Term("weights", 4 * P / part, "resident", f"4 bytes a parameter{over}"),
         Term("AdamW's moments", 8 * P / part, "resident", f"8 bytes a parameter{over}"),
     ]
-    if ddp:
+    if plan.replicated:
         rows.append(Term("DDP's buckets", 4 * P, "resident", "4 bytes: where ranks sum"))
     rows += [
         Term("CUDA, NCCL", CUDA_RESERVE, "resident", "assumed"),
-        Term("gradients", 4 * P / part, "update", f"4 bytes{over}" + ", until they are summed" * ddp),
+        Term("gradients", 4 * P / part, "update", f"4 bytes{over}" + ", until they are summed" * plan.replicated),
         Term("activations kept", kept, "update", "each layer's input" if plan.checkpointing else "of every layer"),
         Term("working memory", work, "update", when),
     ]
@@ -242,7 +235,7 @@ def trouble(s, plan, gpu_memory):
         return None
     ways = [
         ("--gradient-checkpointing", {"checkpointing": True}, not plan.checkpointing),
-        ("--shard", {"sharded": True}, plan.gpus > 1 and not plan.sharded),
+        ("--shard", {"sharded": True}, plan.replicated),
         (f"--micro-batch-tokens {plan.context}", {"tokens": plan.context}, plan.tokens > plan.context),
         ("--gpu-memory-utilization 0.3", {"vllm_share": 0.3}, (plan.vllm_share or 0) > 0.3),
     ]
@@ -262,7 +255,7 @@ def _problem(s, plan, gpu_memory):
             parts = ", ".join(f"{t.name} {t.bytes / GIB:.0f}" for t in largest)
             return (
                 f"{stage} needs {need / GIB:.0f} GiB a GPU ({parts} ...) of {gpu_memory / GIB:.0f} GiB, "
-                f"{plan.gpus} GPUs{', sharded' if plan.sharded else ', each with a whole copy' * (plan.gpus > 1)}"
+                f"{plan.gpus} GPUs{', sharded' if plan.sharded else ', each with a whole copy' * plan.replicated}"
             )
     if plan.vllm_share is not None and not vllm_answers(s, plan, gpu_memory):
         return f"vLLM's share, {plan.vllm_share:.0%} of {gpu_memory / GIB:.0f} GiB, has no room for one answer's cache"
@@ -296,16 +289,15 @@ def show(cfg, gpus, gpu_memory, vllm=True):
         table.add_row(t.name, *cells, t.how)
     table.add_section()
     table.add_row("needed", "", *(f"{n / GIB:.1f}" for n in peaks(rows).values()), "with what is always there")
-    console = Console(soft_wrap=False)
-    console.print(table)
+    Console().print(table)
     answers = cfg.prompts_per_step * cfg.group_size
-    console.print(
-        f"A step: {cfg.prompts_per_step} prompts x {cfg.group_size} answers = {answers:,}, {answers // gpus:,} a GPU; "
-        f"at most {answers * cfg.max_response_tokens / 1e6:.1f} million tokens; {cfg.mini_batches} optimizer steps; "
+    print(
+        f"A step: {cfg.prompts_per_step} prompts x {cfg.group_size} answers = {answers:,}, {plan.answers:,} a GPU, at "
+        f"most {answers * cfg.max_response_tokens / 1e6:.1f} million tokens; {cfg.mini_batches} optimizer steps; "
         f"micro-batches of at most {plan.tokens:,} tokens."
     )
     if plan.vllm_share is not None:
         n = vllm_answers(s, plan, gpu_memory)
-        console.print(f"vLLM's cache holds {n:,} answers of {plan.context:,} tokens at once; more wait for their turn.")
-    console.print(f"Each process reads {4 * s.parameters / GIB:.0f} GiB of weights into main memory when it starts.")
+        print(f"vLLM's cache holds {n:,} answers of {plan.context:,} tokens at once; more wait for their turn.")
+    print(f"Each process reads {4 * s.parameters / GIB:.0f} GiB of weights into main memory when it starts.")
     check(cfg, gpus, gpu_memory, vllm)
