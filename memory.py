@@ -292,9 +292,9 @@ def show(cfg, gpus, gpu_memory, vllm=True):
     Console().print(table)
     answers = cfg.prompts_per_step * cfg.group_size
     print(
-        f"A step: {cfg.prompts_per_step} prompts x {cfg.group_size} answers = {answers:,}, {plan.answers:,} a GPU, at most "
-        f"{answers * cfg.max_response_tokens / 1e6:.1f} million tokens; {cfg.mini_batches} optimizer steps; micro-batches "
-        f"of at most {plan.tokens:,} tokens."
+        f"A step: {cfg.prompts_per_step} prompts x {cfg.group_size} answers = {answers:,}, {plan.answers:,} a GPU, at "
+        f"most {answers * cfg.max_response_tokens / 1e6:.1f} million tokens; {cfg.mini_batches} optimizer steps; "
+        f"micro-batches of at most {plan.tokens:,} tokens."
     )
     if plan.vllm_share is not None:
         n = vllm_answers(s, plan, gpu_memory)
