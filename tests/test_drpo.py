@@ -35,6 +35,8 @@ def test_preference_shapes():
     close(drpo.length_preference(lengths, 8192, "cosine"), torch.tensor([[1.0, 0.5 + math.sqrt(2) / 4, 0.5, 0.0]]))
     with pytest.raises(ValueError, match="unknown preference shape 'cubic'"):
         drpo.length_preference(lengths, 8192, "cubic")
+    with pytest.raises(ValueError, match="max_length must be positive, got 0"):
+        drpo.length_preference(lengths, 0)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +120,12 @@ def test_scores_by_hand():
         drpo.sequence_score(logp, mask, old, "likelihood_ratio"),
         torch.tensor([(1 + math.exp(-1)) / 2, math.exp(-1)]),
     )
+
+
+def test_an_answer_without_tokens_has_no_score():
+    mask = torch.tensor([[True, True, False], [False, False, False]])  # one of several is enough
+    with pytest.raises(AssertionError, match="without tokens"):
+        drpo.sequence_score(torch.zeros(2, 3), mask)
 
 
 def slow_objective(score, correct, weight, tau):
