@@ -41,6 +41,7 @@ METHODS = {  # in the order of legends: name in the figures, colour, marker
 SPARE = ("#882255", "#117733", "#999933", "#332288")  # for methods that are not in that table
 SYMBOL = {"lam": "λ", "alpha": "α", "alp_beta": "β", "hapo_w": "w", "length_limit": "limit"}
 NO_PENALTY = {"lam": math.inf, "alpha": 0.0, "alp_beta": 0.0, "hapo_w": 0.0}  # knob -> its reference strength
+LABEL_AT = {"alp": (4, -11), "hapo": (4, -11), "grpo-lp": (-14, 5), "grpo-sum": (4, -11)}  # points; else (5, 5)
 LIKE_GRPO = ("grpo-lp", "alp", "hapo")  # at strength 0 their reward and their update are GRPO's
 TEXTS = ("method", "knob", "role", "phase", "group")
 
@@ -159,13 +160,21 @@ def _draw_trade_off(ax, found, labels, size=6):
                         fmt="s" if p.is_reference else marker, color=colour, markersize=size, capsize=2, linewidth=1,
                         markerfacecolor="white" if p.is_reference else colour, markeredgewidth=1.4, zorder=3)
             if labels and p.strength is not None:
-                ax.annotate(p.strength_text, (p.mean_length, 100 * p.accuracy), xytext=(5, 5), fontsize=8, color=colour,
-                            textcoords="offset points", zorder=4)  # fmt: skip
+                ax.annotate(p.strength_text, (p.mean_length, 100 * p.accuracy), xytext=LABEL_AT.get(method, (5, 5)),
+                            fontsize=8, color=colour, textcoords="offset points", zorder=4)  # fmt: skip
         ax.plot([], [], color=colour, marker="s" if method == "grpo" else marker, markersize=size, linewidth=1.3,
                 markerfacecolor="white" if method == "grpo" else colour,
                 label=name + (f" ({SYMBOL[own[0].knob]})" if labels and own[0].knob in SYMBOL else ""))
     ax.margins(0.08)
     (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
+    every = [(p, method) for method, own in groups.items() for p in own]
+    floor = _floor([100 * p.accuracy for p, _ in every])
+    y0 = max(y0, min(100 * (p.accuracy - (p.accuracy_se or 0)) for p, _ in every if 100 * p.accuracy >= floor) - 1)
+    for p, method in every:
+        if 100 * p.accuracy < floor:
+            text = f"↓ {_style(method)[0]} {p.strength_text}: {100 * p.accuracy:.0f} %"
+            ax.annotate(text, (p.mean_length, y0), xytext=(4, 16), textcoords="offset points", fontsize=8,
+                        color=_style(method)[1])
     for base in found.get("base", []):
         x1 = max(x1, base.mean_length + 0.03 * (x1 - x0))  # its accuracy may be far from all others
         ax.axvline(base.mean_length, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
@@ -177,9 +186,18 @@ def _draw_trade_off(ax, found, labels, size=6):
     ax.set(xlim=(x0, x1), ylim=(y0, y1))
 
 
+def _floor(values):
+    """Where to end the scale, so that one or two collapsed runs do not flatten all others: in the widest gap among the
+    lowest tenth (at least one value), if it is wider than all that lies above it."""
+    values = sorted(values)
+    gaps = [(values[i + 1] - values[i], i) for i in range(min(max(1, len(values) // 10), len(values) - 1))]
+    gap, i = max(gaps, default=(0, 0))
+    return values[i + 1] if gap > values[-1] - values[i + 1] > 0 else values[0]
+
+
 def trade_off(rows, out_png):
     """Accuracy against length, all methods in one panel: up and to the left is better."""
-    with figure(5.4, [[0]]) as (fig, (ax,)):
+    with figure(6.2, [[0]]) as (fig, (ax,)):
         found = points(rows)
         _draw_trade_off(ax, found, labels=True)
         ax.set(xlabel="mean length, tokens (shorter is better)", ylabel="accuracy, %")
