@@ -190,9 +190,9 @@ def _floor(values):
     """Where to end the scale, so that one or two collapsed runs do not flatten all others: in the widest gap among the
     lowest tenth (at least one value), if it is wider than all that lies above it."""
     values = sorted(values)
-    gaps = [(values[i + 1] - values[i], i) for i in range(min(max(1, len(values) // 10), len(values) - 1))]
+    gaps = [(values[i] - values[i - 1], i) for i in range(1, min(max(1, len(values) // 10) + 1, len(values)))]
     gap, i = max(gaps, default=(0, 0))
-    return values[i + 1] if gap > values[-1] - values[i + 1] > 0 else values[0]
+    return values[i] if gap > values[-1] - values[i] > 0 else values[0]
 
 
 def trade_off(rows, out_png):
