@@ -189,7 +189,8 @@ def test_log_probabilities_take_an_eighth_of_the_plain_memory():
     assert all(error(a, b) < 1e-5 for a, b in zip(ours, theirs, strict=True))
 
 
-@pytest.mark.parametrize("checkpointing", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", [False, True])
 def test_compiled_layers_compute_the_same(checkpointing):
     """One graph for all layers, lengths and batches; with gradients another. (Without code generation: backends differ
     in speed, what is traced and checked here is the same.)"""

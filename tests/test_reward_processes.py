@@ -197,6 +197,7 @@ def test_no_orphans(end, tmp_path):
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where pytest runs in the background
     )
     deadline = time.monotonic() + 30
     while not (workers := children(parent.pid)) and time.monotonic() < deadline:

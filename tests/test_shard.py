@@ -173,6 +173,7 @@ def test_resumed_bit_for_bit(two):
         assert torch.equal(ours["weights"], theirs["weights"]) and ours["logged"] == theirs["logged"][SAVED:]
 
 
+@pytest.mark.slow
 def test_another_number_of_ranks_goes_on(two, tmp_path):
     """Two sharded ranks wrote; one process, and three ranks (which cut unevenly), take over. And the other way. Other
     micro-batches meet the float32 inside Qwen's norms and rotary tables otherwise, three replicated ranks just so."""

@@ -138,7 +138,7 @@ def test_an_exact_sampler_spares_a_pass_and_changes_nothing(case):
     check(streamed(cfg, World(), torch.float32, exact_sampler=True), reference(cfg, torch.float32), torch.float32)
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("sharded", [False, True], ids=["replicated", "sharded"])
 def test_any_number_of_ranks(ranks, sharded, tmp_path):
     """Answers of one group land on different ranks; gloo processes must agree with one process, whether each holds the
@@ -252,7 +252,8 @@ def test_every_method_for_any_cut(name):
             assert clipped.any() == (mini_batches > 1), "the last of several mini-batches should meet the clips"
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 4])
 def test_every_method_on_any_number_of_ranks(ranks, tmp_path):
     cases = [method_settings(name, budget=200) for name in methods.METHODS]
     mp.start_processes(_method_rank, (ranks, tmp_path, cases), nprocs=ranks, start_method="fork")
