@@ -30,7 +30,11 @@ def join_world():
             cli.fail(f"process {local + 1} of this node finds only {torch.cuda.device_count()} GPUs, one each", rank)
         torch.cuda.set_device(device)
     if size > 1:  # ranks wait for the slowest one's answers, which may take longer than NCCL's usual ten minutes
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
+        try:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
+        except RuntimeError as error:
+            hint = "; for --max-restarts set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 (docs/nodes.md)"
+            cli.fail(f"the ranks could not meet: {error}{hint}", rank, code=1, patience=0)
     return World(rank, size, device)
 
 

@@ -139,12 +139,13 @@ def two_hosts():
 def test_two_hosts_and_a_rank_dies(undisturbed, two_hosts, tmp_path):
     """torchrun on both, rendezvous over the link; one rank is killed, torchrun starts both anew, they go on."""
     hosts, addresses, interface = two_hosts
+    settings = {"GLOO_SOCKET_IFNAME": interface, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # docs/nodes.md says why
     folder, logs = tmp_path / "run", [open(tmp_path / f"{host}.log", "w+") for host in hosts]
     agents = [
         start(
             folder, "--nnodes=2", "--nproc_per_node=1", "--max-restarts=1", "--rdzv-backend=c10d", "--rdzv-id=test",
             f"--rdzv-endpoint={addresses[0]}:29411", f"--rdzv-conf=is_host={int(host == hosts[0])}",
-            f"--local-addr={address}", namespace=host, output=log, GLOO_SOCKET_IFNAME=interface,
+            f"--local-addr={address}", namespace=host, output=log, **settings,
         )
         for host, address, log in zip(hosts, addresses, logs, strict=True)
     ]  # fmt: skip
