@@ -111,6 +111,14 @@ def test_lambda_must_be_positive(lam):
 # -------------------------------------------------------------------------------------------- scores, value, credit
 
 
+@pytest.mark.parametrize("tau", [0.0, -1.0, math.nan])
+def test_tau_must_be_positive(tau):
+    groups = torch.zeros(1, 2), torch.tensor([[True, False]]), torch.tensor([[1.0, 0.0]])
+    for function in (drpo.drpo_objective, drpo.drpo_credit):
+        with pytest.raises(ValueError, match="tau must be positive"):
+            function(*groups, tau)
+
+
 def test_scores_by_hand():
     logp = torch.tensor([[-1.0, -3.0, -torch.inf], [-2.0, -torch.inf, -5.0]])  # padding may hold anything
     old = torch.tensor([[-1.0, -2.0, 7.0], [-1.0, 0.0, 0.0]])
