@@ -269,7 +269,7 @@ def gap(policy, rollouts, device):
 
 def gap_note(policy, rollouts, device):
     mean, largest = gap(policy, rollouts, device)
-    return f"|difference of log-probabilities| of a token: mean {mean:.2g}, largest {largest:.2g}"
+    return f"absolute difference of a token's log-probabilities: mean {mean:.2g}, largest {largest:.2g}"
 
 
 def tiny_section(args, device):
