@@ -242,7 +242,7 @@ def plot(groups, out_png):
         ax.grid(visible=False)
         for p in range(1, P):
             ax.axhline(p * G - 0.5, color="white", linewidth=5)
-        ax.set_xlabel("credit times the number of answers: blue is pulled up, red pushed down; framed: right, yet pushed down")
+        ax.set_xlabel("credit times answers: blue is pulled up, red pushed down; framed: right, yet pushed down")
         fig.savefig(out_png)
         return fig
 
