@@ -373,6 +373,17 @@ def test_integer_lengths_give_float32_and_nothing_is_changed_in_place():
         baselines.length_penalty_reward(correct, length, 0)
 
 
+def test_mismatched_shapes_and_grades_that_are_not_bools_are_refused():
+    correct, length = bools([1, 0, 1]), torch.tensor([[5, 9, 4]])
+    for bad in ((correct.float(), length), (correct, length[:, :2]), (correct.float(), length[:, :2])):
+        with pytest.raises(AssertionError, match="vs"):
+            baselines.alp_reward(*bad)
+    new, old, mask, advantage = random_tokens(6)
+    for bad in ((new[:, :-1], old, mask, advantage), (new, old, mask, advantage[:-1])):
+        with pytest.raises(AssertionError, match="vs"):
+            baselines.clipped_surrogate(*bad)
+
+
 def test_defaults_are_their_authors_own():
     expected = dict(
         length_penalty_reward=(1.0,), rloo_lp_reward=(0.2,), alp_reward=(1e-7,), hapo_reward=(1.0,),

@@ -223,6 +223,13 @@ def test_fewer_reflections_changes_the_weights_as_it_should():
     close(by_words, torch.tensor([[*odds.softmax(-1).tolist(), 0]]))
 
 
+def test_only_the_conditioned_length_reward_asks_for_a_right_answer():
+    """GDPO's Eq. 8: short and wrong earns the plain one, not the conditioned one."""
+    batch, cfg = graded([[1, 1, 0]], [[10, 99, 10]]), settings("gdpo", length_limit=64)
+    assert methods.REWARDS["length"](batch, cfg).tolist() == [[1, 0, 1]]
+    assert methods.REWARDS["conditioned_length"](batch, cfg).tolist() == [[1, 0, 0]]
+
+
 def test_format_and_integer_rewards():
     texts = ["<think>a</think>\n<answer>7</answer>", "<think>a</think>\n<answer>x</answer>", "<answer>7</answer>", "x"]
     batch = graded([[1, 0, 1, 0]], [[9, 9, 9, 9]], texts)
