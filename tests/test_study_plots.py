@@ -217,6 +217,7 @@ def test_a_part_of_a_study_and_an_unknown_method(tmp_path):
         study_plots.dynamics(rows, tmp_path / "d.png", "hapo")
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path, capsys):
     path = write(tmp_path / "study.csv", made_up(seeds=[0, 1]))
     study_plots.main([str(path), f"--out-dir={tmp_path / 'out'}"])

@@ -104,6 +104,7 @@ def test_killed_at_a_random_moment_and_resumed(finished, tmp_path):
         assert numbers(tmp_path, name) == numbers(finished, name)
 
 
+@pytest.mark.slow
 def test_a_finished_run_can_be_extended(finished, tmp_path):
     """Three steps, then four: as if it had been four from the start."""
     in_process(tmp_path, "--steps=3")
