@@ -76,7 +76,8 @@ class Config:
     laser_every: int = 20
     """laser-d: steps between two choices of the targets."""
     rewards: tuple[Literal[tuple(REWARDS)], ...] = ("correct", "conditioned_length")
-    """gdpo, grpo-sum: which rewards; conditioned: only a right answer earns it."""
+    """gdpo, grpo-sum: which rewards; conditioned: only a right answer earns it. format and integer look for <answer>
+    tags (GDPO's GSM8K task); correct wants a box there, too."""
     reward_weights: tuple[float, ...] = ()
     """gdpo, grpo-sum: one weight a reward; none: all 1."""
     length_limit: int = 4000
@@ -84,7 +85,7 @@ class Config:
     gdpo_over: Literal["sequences", "tokens"] = "sequences"
     """gdpo: normalise the batch over answers (paper) or over tokens."""
     adv_std: Literal["sample", "population"] = "sample"
-    """Group-normalised methods: divide the advantage by this standard deviation ..."""
+    """GRPO and what builds on it (not gdpo, which has its own): divide by this standard deviation ..."""
     adv_eps: float = 1e-6
     """... plus this. ALP's beta acts through it."""
 
@@ -168,6 +169,7 @@ class Config:
             need(math.isfinite(getattr(self, flag)), flag, "finite")
         need(0 < self.temperature < math.inf, "temperature", "positive")
         need(0 < self.eval_top_p <= 1, "eval_top_p", "in (0, 1]")
+        need(math.isfinite(self.gpu_memory), "gpu_memory", "finite")
         need(0 < self.gpu_memory_utilization < 1, "gpu_memory_utilization", "in (0, 1)")
         need(self.grad_clip > 0, "grad_clip", "positive")
         need(self.group_size >= 2, "group_size", "2 or more: one answer has nothing to be compared with")

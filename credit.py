@@ -120,11 +120,13 @@ def read_groups(path, step=0, problem=-1, **knobs):
             if r["step"] == s:
                 if not {"correct", "length"} <= r.keys():
                     raise ValueError(f"{path}: line {number} has no correct or no length: not a run's samples.jsonl")
+                if not isinstance(r["length"], int) or r["length"] < 1 or not isinstance(r.get("logp", 0.0), float):
+                    raise ValueError(f"{path}: line {number}: length must be 1 or more, logp a number")
                 groups.setdefault((r.get("source"), r.get("index"), r.get("prompt")), []).append(r)
         if len({len(group) for group in groups.values()}) > 1:
             raise ValueError(f"{path}: the groups of step {s} have different numbers of answers")
-        if s == step and problem >= 0:
-            if problem >= len(groups):
+        if s == step and problem != -1:
+            if not 0 <= problem < len(groups):
                 raise ValueError(f"--problem {problem}: step {step} has groups 0 to {len(groups) - 1}")
             groups = dict([list(groups.items())[problem]])
         batches.append(_batch(list(groups.values()), [names.setdefault(key, len(names)) for key in groups]))

@@ -115,10 +115,11 @@ class Plan:
     @classmethod
     def of(cls, cfg, gpus, vllm=True):
         context = cfg.max_prompt_tokens + cfg.max_response_tokens
+        mini = cfg.prompts_per_step // cfg.mini_batches * cfg.group_size  # answers: no micro-batch holds more
         return cls(
             gpus,
             bool(cfg.shard) and gpus > 1,
-            max(cfg.micro_batch_tokens, context),
+            max(context, min(cfg.micro_batch_tokens, context * math.ceil(mini / gpus))),
             cfg.gradient_checkpointing,
             context,
             math.ceil(cfg.prompts_per_step / gpus) * cfg.group_size,

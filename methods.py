@@ -33,6 +33,8 @@ class Batch:
     """N response texts in prompt order."""
     problem_P: torch.Tensor
     """Which row of the training set each prompt is (HAPO's history)."""
+    opened: bool = False
+    """Whether the prompt ends in <think>, which the response's text then lacks."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,9 @@ REWARDS = {  # GDPO's: name: (batch, cfg) -> P*G rewards
     "correct": lambda batch, cfg: batch.correct_PG.float(),
     "length": lambda batch, cfg: _within(batch, cfg, conditioned=False),
     "conditioned_length": lambda batch, cfg: _within(batch, cfg, conditioned=True),
-    "format": lambda batch, cfg: baselines.format_reward(batch.texts),
+    "format": lambda batch, cfg: baselines.format_reward(
+        ["<think>" * batch.opened + text for text in batch.texts]
+    ),
     "integer": lambda batch, cfg: baselines.integer_reward(batch.texts),
 }
 
@@ -203,7 +207,8 @@ def summed_then_normalised(reward_PGK, batch, cfg):
 
 
 def normalised_then_summed(reward_PGK, batch, cfg):
-    return baselines.gdpo_advantage(reward_PGK, _weights(cfg), over=cfg.gdpo_over, length_PG=batch.length_PG)
+    eps = 1e-6 if cfg.gdpo_over == "tokens" else 1e-4  # as its two official codes have it
+    return baselines.gdpo_advantage(reward_PGK, _weights(cfg), True, eps, cfg.gdpo_over, batch.length_PG)
 
 
 def _weights(cfg):

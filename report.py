@@ -158,7 +158,11 @@ class Run:
         """The before/after table and the figures."""
         if self.writer:
             self.writer.close()
-        if not self.main or len(self.evaluations) < 2:
+        if not self.main:
+            return
+        if len(self.evaluations) < 2:  # nothing to compare with
+            print_times(self.dir)
+            self.say(f"model: {checkpoint.newest(self.dir)}   numbers: {self.dir / 'metrics.jsonl'}")
             return
         before, after = self.evaluations[0], self.evaluations[-1]
         print_before_after(before, after, self.cfg.dial)

@@ -1,4 +1,4 @@
-"""study.py - every method, at several strengths, with several seeds, under equal budgets: the trade-off measured.
+"""study.py - eight methods at several strengths, with several seeds, under equal budgets: the trade-off measured.
 
     python study.py                   all of it; start it again and it goes on, finished runs are kept
     python study.py --methods drpo rloo-lp --seeds 0 --workers 4
@@ -55,7 +55,7 @@ COLUMNS = (
 @dataclass(frozen=True)
 class Study:
     methods: tuple[str, ...] = tuple(STRENGTHS)
-    """Which rows of methods.METHODS."""
+    """Which rows of STRENGTHS."""
     seeds: tuple[int, ...] = (0, 1, 2)
     lrs: tuple[float, ...] = (1e-4, 2e-4, 4e-4)
     """The grid of learning rates."""
@@ -66,7 +66,7 @@ class Study:
     eval_problems: int = 512
     eval_samples: int = 2
     dir: str = "runs/study"
-    """Where the runs live."""
+    """Where the runs live; a study with another budget needs another one."""
     out: str = "results/study.csv"
     workers: int = 2
     """Runs at a time, one thread each."""
@@ -78,8 +78,18 @@ class Study:
         for flag in ("steps", "prompts_per_step", "train_problems", "eval_problems", "eval_samples", "workers"):
             if getattr(self, flag) < 1:
                 raise ValueError(f"--{flag.replace('_', '-')} must be 1 or more, got {getattr(self, flag)}")
-        if not self.seeds or not self.lrs:
-            raise ValueError("--seeds and --lrs need at least one value each")
+        for flag, ok, rule in (
+            ("methods", lambda name: True, "names"),
+            ("seeds", lambda seed: seed >= 0, "0 or more"),
+            ("lrs", lambda lr: 0 < lr < math.inf, "positive"),
+        ):
+            values = getattr(self, flag)
+            if not values or len(set(values)) < len(values) or not all(map(ok, values)):
+                raise ValueError(f"--{flag} must be {rule}, at least one and none twice, got {values}")
+        if self.train_problems < self.prompts_per_step:
+            raise ValueError(f"--train-problems {self.train_problems} are fewer than --prompts-per-step asks for")
+        if self.train_problems + self.eval_problems > arithmetic.MAX_PROBLEMS:
+            raise ValueError(f"--train-problems and --eval-problems: at most {arithmetic.MAX_PROBLEMS} together")
 
 
 # ------------------------------------------------------------------------------------------------------------- the runs
@@ -106,6 +116,18 @@ def run_config(study, method, strength, lr, seed, role):
         save_every=study.steps,
         run_dir=str(Path(study.dir) / role / name),
     )
+
+
+def claim_directory(study):
+    """Write down the budget that all runs in this directory share; ValueError if they had another one."""
+    shared = ("steps", "prompts_per_step", "train_problems", "eval_problems", "eval_samples")
+    ours, path = {key: getattr(study, key) for key in shared}, Path(study.dir) / "study.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    theirs = json.loads(path.read_text()) if path.exists() else ours
+    if theirs != ours:
+        raise ValueError(f"{study.dir} holds a study with {theirs}, this one has {ours}: choose another --dir")
+    path.write_text(json.dumps(ours) + "\n")
+    write_problems(study)
 
 
 def write_problems(study):
@@ -136,9 +158,14 @@ def run_one(cfg):
     with open(log_path, "w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
             train.train(cfg, World())
-        except (Exception, SystemExit) as error:  # one bad cell must not end the night's work
-            return f"{cfg.run_dir}: {error or type(error).__name__} (see {log_path})"
-    return None
+        except SystemExit:  # a clear line, in the log
+            pass
+        except Exception as error:  # one bad cell must not end the night's work
+            print(f"{type(error).__name__}: {error}")
+    if is_done(cfg):
+        return None
+    lines = log_path.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+    return f"{cfg.run_dir}: {lines[-1]} (see {log_path})"
 
 
 def run_all(configs, workers, title):
@@ -148,11 +175,15 @@ def run_all(configs, workers, title):
     errors = []
     bar = tqdm(total=len(configs), initial=len(configs) - len(missing), desc=title, unit="run", dynamic_ncols=True)
     with bar, ProcessPoolExecutor(workers, mp_context=mp.get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(run_one, cfg) for cfg in missing]):
-            if error := future.result():
-                errors.append(error)
-                tqdm.write(f"failed: {error}")
-            bar.update()
+        try:
+            for future in as_completed([pool.submit(run_one, cfg) for cfg in missing]):
+                if error := future.result():
+                    errors.append(error)
+                    tqdm.write(f"failed: {error}")
+                bar.update()
+        except KeyboardInterrupt:  # it reached the workers, too: what was running ends, what was waiting never starts
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
     return errors
 
 
@@ -219,10 +250,18 @@ def collect(cells, study):
 def main(argv=None):
     study = cli.parse(Study, argv, prog="study.py", description="Methods x strengths x seeds on the embedded model.")
     start = time.time()
-    write_problems(study)
+    with cli.user_errors(), cli.machine_trouble():
+        claim_directory(study)
+    with cli.machine_trouble():
+        return run_study(study, start)
+
+
+def run_study(study, start):
     grid = [(m, MIDDLE[m], lr) for m in study.methods for lr in study.lrs]
     tuning = [(run_config(study, m, strength, lr, 0, "lr"), strength, "lr") for m, strength, lr in grid]
     errors = run_all([base_config(study, "lr"), *(cfg for cfg, *_ in tuning)], study.workers, "learning rates")
+    if not is_done(base_config(study, "lr")):
+        cli.fail(f"the base could not be evaluated: {errors[0]}", code=1)
     lr = {method: choose_lr(study, method) for method in study.methods}
     print("learning rates chosen on validation problems:", ", ".join(f"{m} {rate:g}" for m, rate in lr.items()))
     cells = [

@@ -66,6 +66,8 @@ def read_study(path) -> list[dict]:
                 numbers = {k: float(v) if v else None for k, v in row.items() if k not in TEXTS}
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{path}: line {number}: {error}") from error
+            if not row["group"] or any(numbers[k] is None for k in ("step", "accuracy", "mean_length")):
+                raise ValueError(f"{path}: line {number} has no group, step, accuracy or mean_length (half-written?)")
             kept.append({k: row[k] for k in TEXTS} | numbers)
     if not any(row["phase"] == "held out" and row["method"] != "base" for row in kept):
         raise ValueError(f"{path}: holds no finished run of the study")
@@ -382,11 +384,14 @@ def write_all(path, out):
     """Every figure and the table that the study's file at `path` has rows for, into the directory `out`."""
     rows = read_study(path)
     out.mkdir(parents=True, exist_ok=True)
-    for draw in (trade_off, dynamics, difficulty, gdpo):
-        draw(rows, out / f"{draw.__name__}.png")
-        print(out / f"{draw.__name__}.png")
     (out / "study.md").write_text(study_table(rows), encoding="utf-8")
     print(out / "study.md")
+    for draw in (trade_off, dynamics, difficulty, gdpo):
+        try:
+            draw(rows, out / f"{draw.__name__}.png")
+            print(out / f"{draw.__name__}.png")
+        except ValueError as error:
+            print(f"no {draw.__name__}.png: {error}")
 
 
 if __name__ == "__main__":

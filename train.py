@@ -14,6 +14,7 @@ P prompts | G answers a prompt | N = P*G answers in prompt order | T response to
 import functools
 import sys
 import time
+import zlib
 from collections import Counter
 
 import numpy as np
@@ -59,9 +60,13 @@ def train(cfg, world):
             raise ValueError("--compile needs vLLM as the sampler: the trainer's model is compiled for training alone")
         policy, optimizer = set_up(model, cfg, world)
         sampler = make_sampler(cfg, model, path, tokenizer, world)
-    done, state = 0, methods.METHODS[cfg.method].new_state(cfg, len(problems))
-    if path != cfg.model:
-        done, state = checkpoint.restore_optimizer(path, model, optimizer), checkpoint.restore_state(path)
+        done, state = 0, methods.METHODS[cfg.method].new_state(cfg, len(problems))
+        fingerprint = torch.tensor(zlib.crc32(repr(prompts).encode()))
+        if path != cfg.model:
+            done, state = checkpoint.restore_optimizer(path, model, optimizer), checkpoint.restore_state(path)
+            if state.pop("prompts", fingerprint) != fingerprint:
+                raise ValueError(f"{cfg.train_data} has changed since {path}: choose another --run-dir")
+    opened = tokenizer.decode(prompts[0]).rstrip().endswith("<think>")
     run.begin(done, held_out[0])
 
     settings = evaluation_settings(cfg, world, len(held_out[0]))
@@ -99,7 +104,7 @@ def train(cfg, world):
 
         # 3 weigh: how much each answer is wanted; for DRPO, how a prompt's pull is shared among its correct answers
         length_PG = in_groups([len(r.response_ids) for r in rollouts], cfg)
-        batch = methods.Batch(correct_PG, length_PG, texts, torch.as_tensor(chosen))
+        batch = methods.Batch(correct_PG, length_PG, texts, torch.as_tensor(chosen), opened)
         weight_PG, state = methods.weigh(batch, cfg, state)
         clock.lap("weigh")
 
@@ -119,7 +124,8 @@ def train(cfg, world):
         if step % cfg.eval_every == 0 or step == cfg.steps:
             evaluation(step)
         if step % cfg.save_every == 0 or step == cfg.steps:
-            checkpoint.save(cfg.directory, step, model, tokenizer, optimizer, state, keep=cfg.keep_checkpoints)
+            kept = state | {"prompts": fingerprint}  # the data's order is a function of the seed, if it is this data
+            checkpoint.save(cfg.directory, step, model, tokenizer, optimizer, kept, keep=cfg.keep_checkpoints)
 
     if max((e["step"] for e in run.evaluations), default=0) < done:  # nothing left to train, its end not yet evaluated
         evaluation(done)
@@ -137,7 +143,12 @@ def dry_run(cfg):
     """Print the memory of a rank and the size of a step; ValueError if they cannot fit. Loads nothing."""
     found = torch.cuda.device_count()
     memory_each = cfg.gpu_memory * memory.GIB or (gpu_memory() if found else 80 * memory.GIB)
-    memory.show(cfg, cfg.gpus or found or 8, memory_each, vllm=cfg.sampler != "transformers")
+    gpus = cfg.gpus or found or 8
+    if cfg.shard and gpus == 1:
+        raise ValueError("--shard splits a model over several ranks and there is one")
+    if min(cfg.prompts_per_step, cfg.prompts_per_step // cfg.mini_batches * cfg.group_size) < gpus:
+        raise ValueError(f"--prompts-per-step {cfg.prompts_per_step} is too few for {gpus} ranks")
+    memory.show(cfg, gpus, memory_each, vllm=cfg.sampler != "transformers")
 
 
 def load_prompts(cfg, spec, split, tokenizer, run, limit=None):

@@ -86,7 +86,7 @@ def expected_weights(c, n, history_P, target_3):
         "shorter-better": normalised(baselines.shorter_better_reward(c, n, 1.5, 2e-3)),
         "laser-d": normalised(baselines.laser_d_reward(c, n, target_3, 0.3)),
         "grpo-sum": normalised(both[..., 0] + 0.3 * both[..., 1]),
-        "gdpo": baselines.gdpo_advantage(both, [1.0, 0.3], over="tokens", length_PG=n),
+        "gdpo": baselines.gdpo_advantage(both, [1.0, 0.3], eps=1e-6, over="tokens", length_PG=n),
     }
 
 
@@ -228,6 +228,14 @@ def test_only_the_conditioned_length_reward_asks_for_a_right_answer():
     batch, cfg = graded([[1, 1, 0]], [[10, 99, 10]]), settings("gdpo", length_limit=64)
     assert methods.REWARDS["length"](batch, cfg).tolist() == [[1, 0, 1]]
     assert methods.REWARDS["conditioned_length"](batch, cfg).tolist() == [[1, 0, 0]]
+
+
+def test_a_thought_that_the_prompt_opens_counts_for_the_format():
+    """Templates that end in <think> leave it out of the response: the tiny model's does, and R1's."""
+    batch = methods.Batch(torch.ones(1, 2).bool(), torch.ones(1, 2).long(), ["a</think>\n<answer>7</answer>", "7"],
+                          torch.tensor([0]), opened=True)  # fmt: skip
+    assert methods.REWARDS["format"](batch, None).tolist() == [1, 0]
+    assert methods.REWARDS["format"](dataclasses.replace(batch, opened=False), None).tolist() == [0, 0]
 
 
 def test_format_and_integer_rewards():

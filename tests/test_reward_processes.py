@@ -186,7 +186,10 @@ def test_a_process_that_dies_or_eats_memory_is_replaced(crime, fresh, monkeypatc
     assert reward.prove(x, x, 60)
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, *(pytest.param(s, marks=SLOW) for s in (signal.SIGINT, signal.SIGTERM))])
+OTHERS = [pytest.param(end, marks=SLOW) for end in (signal.SIGINT, signal.SIGTERM)]
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, *OTHERS])
 def test_no_orphans(end, tmp_path):
     """Ctrl-C goes to the whole process group, SIGKILL to the parent alone; the sympy process, busy with an integral it
     cannot do, is gone soon after either."""

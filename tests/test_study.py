@@ -1,6 +1,7 @@
 """study.py: a study of two methods, small, killed and gone on with, into one tidy file."""
 
 import csv
+import dataclasses
 import json
 
 import pytest
@@ -39,6 +40,22 @@ def test_a_study_leaves_one_tidy_file_and_goes_on(tmp_path, monkeypatch):
     assert studies.main(argv) == 0 and evals.exists()
 
 
+def test_another_budget_needs_another_directory(tmp_path, capsys):
+    studies.claim_directory(studies.Study(dir=str(tmp_path), steps=3))
+    studies.claim_directory(studies.Study(dir=str(tmp_path), steps=3, seeds=(7,)))
+    with pytest.raises(SystemExit) as stop:
+        studies.main([f"--dir={tmp_path}", "--steps=4"])
+    assert stop.value.code == 2 and "choose another --dir" in capsys.readouterr().err
+
+
+def test_a_failed_cell_says_why_and_the_others_go_on(tmp_path, monkeypatch):
+    study = studies.Study(dir=str(tmp_path), steps=1, prompts_per_step=2, train_problems=2, eval_problems=2)
+    studies.write_problems(study)
+    cfg = studies.run_config(study, "drpo", 0.2, 1e-3, 0, "study")
+    error = studies.run_one(dataclasses.replace(cfg, prompts_per_step=3))
+    assert "2 problems are fewer than one step's 3" in error and not studies.is_done(cfg)
+
+
 def test_problems_are_used_for_one_purpose_each(tmp_path):
     study = studies.Study(dir=str(tmp_path), train_problems=40, eval_problems=50)
     studies.write_problems(study)
@@ -61,6 +78,9 @@ def test_every_cell_has_its_own_directory_and_settings(tmp_path):
 @pytest.mark.parametrize("flags, words", [
     (["--methods", "grpo-xl"], "'grpo-xl' is not one of"),
     (["--workers=0"], "--workers must be 1 or more"),
+    (["--lrs", "-1"], "--lrs must be positive"),
+    (["--seeds", "0", "0"], "none twice"),
+    (["--train-problems=3"], "fewer than --prompts-per-step"),
 ])  # fmt: skip
 def test_mistakes_get_one_line(flags, words, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -262,6 +262,19 @@ def test_any_model_and_any_file(tmp_path):
     assert len(numbers(tmp_path / "run")) == 1
 
 
+def test_changed_data_and_a_run_without_a_first_evaluation(tmp_path, capsys):
+    rows = [{"problem": f"{i}+1=?", "answer": i + 1} for i in range(9)]
+    data = write_rows(tmp_path / "mine.jsonl", rows[:4])
+    flags = [f"--train-data={data}", "--method=hapo", "--no-eval-start", "--eval-every=99"]
+    in_process(tmp_path / "run", *flags, "--steps=1")
+    in_process(tmp_path / "run", *flags, "--steps=1")
+    assert capsys.readouterr().out.count("model: ") == 2, "a finished run says where its model is, again and again"
+    write_rows(tmp_path / "mine.jsonl", rows)
+    with pytest.raises(SystemExit) as stop:
+        in_process(tmp_path / "run", *flags, "--steps=2")
+    assert stop.value.code == 2 and "mine.jsonl has changed since" in capsys.readouterr().err
+
+
 def test_help_names_the_dial(capsys):
     with pytest.raises(SystemExit) as stop:
         train.main(["--help"])
