@@ -18,6 +18,7 @@ import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,6 +159,8 @@ def run_one(cfg):
     with open(log_path, "w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
             train.train(cfg, World())
+        except KeyboardInterrupt:
+            os._exit(130)  # a pool that has lost a worker starts nothing more
         except SystemExit:  # a clear line, in the log
             pass
         except Exception as error:  # one bad cell must not end the night's work
@@ -181,9 +184,8 @@ def run_all(configs, workers, title):
                     errors.append(error)
                     tqdm.write(f"failed: {error}")
                 bar.update()
-        except KeyboardInterrupt:  # it reached the workers, too: what was running ends, what was waiting never starts
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+        except BrokenProcessPool as error:
+            raise ChildProcessError("a worker was lost (out of memory?); the same command goes on") from error
     return errors
 
 
