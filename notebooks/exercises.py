@@ -34,6 +34,8 @@ def exercise(check):
         name = check.__name__.removeprefix("check_")
         try:
             hint = "unsolved" if answer in UNSOLVED else check(answer)
+        except (ZeroDivisionError, OverflowError):
+            hint = "a positive number, please"
         except Unsolved:
             hint = "unsolved"
         except Exception as error:  # the student's own: shown, not raised
@@ -122,29 +124,31 @@ def check_lam_of_doubling(value):
 @exercise
 def check_effective_sample_size(function):
     weight = torch.tensor([[0.25] * 4, [1.0, 0, 0, 0], [0.0] * 4, [0.5, 0.3, 0.2, 0]], dtype=torch.float64)
+    drawn = torch.rand(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    weight = torch.cat([weight, drawn])
     value = call(function, weight.clone())
-    if value.shape != (4,):
-        return f"one number a prompt: shape (4,) for 4 prompts, yours is {tuple(value.shape)}"
+    if value.shape != (7,):
+        return f"one number a prompt: shape (7,) for 7 prompts, yours is {tuple(value.shape)}"
     if not value.isfinite().all():
         return "a prompt without correct answers has sum of squares 0; dividing by it gives inf or NaN"
     for row, target, words in ((0, 4, "four equal weights"), (1, 1, "a single weight 1"), (2, 0, "no correct answer")):
         if not math.isclose(value[row].item(), target, abs_tol=1e-6):
             return f"{words} should give {target}, yours is {value[row].item():.4g}"
-    return None if near(value[3], 1 / 0.38) else "1 over the sum of the *squared* weights"
+    return None if equal(value[3:], 1 / weight[3:].square().sum(-1)) else "1 over the sum of the *squared* weights"
 
 
 @exercise
 def check_weights_bug(function):
-    for seed in range(3):
+    for seed, lam in enumerate((0.3, 0.1, 2.0)):
         *_, correct, length = batch(seed)
         preference = drpo.length_preference(length, 12).double()
-        value = call(function, preference, correct, 0.3)
+        value = call(function, preference, correct, lam)
         if value.isnan().any():
             return "NaN: a prompt without a correct answer has nothing to normalise over; its weights are 0"
-        if not torch.allclose(value.sum(-1), correct.any(-1).double()):
+        if not torch.allclose(value.double().sum(-1), correct.any(-1).double()):
             sums = ", ".join(f"{v:.3f}" for v in value.sum(-1).tolist())
             return f"add up the weights of each prompt: {sums}. What should they be?"
-        if not equal(value, drpo.positive_distribution(preference, correct, 0.3)):
+        if not equal(value, drpo.positive_distribution(preference, correct, lam)):
             return "they add up to 1, but the ratio of two weights is not exp(difference of preference / lambda)"
 
 
@@ -153,8 +157,10 @@ def check_weights_bug(function):
 
 @exercise
 def check_tau_of_half(value):
-    if near(value, 0.3 / math.log(2)):
+    if near(value, 0.3 / math.log(2), rel=1e-2):
         return None
+    if not float(value) > 0:
+        return "a positive number, please"
     share = 1 / (1 + 2 * math.exp(-0.3 / float(value)))
     return f"at your tau its share is {share:.3f}: the softmax of s/tau over all three"
 
@@ -199,6 +205,8 @@ def check_disco_b_credit(function):
 def check_tokens_needed(value):
     if near(value, 80_000):
         return None
+    if not float(value) > 0:
+        return "a positive number, please"
     return f"k1's variance is 2 KL a token; {float(value):g} tokens give an error of {math.sqrt(2e-4 / value):.2g}"
 
 
@@ -243,7 +251,7 @@ def check_dial(value):
     preference_PG = drpo.length_preference(length_PG, 256)
     weight_PG = drpo.positive_distribution(preference_PG, torch.ones(1, 2, dtype=torch.bool), float(value))
     ratio = (weight_PG[0, 0] / weight_PG[0, 1]).item()
-    return None if near(ratio, 2) else f"with lambda = {float(value):.4g} it weighs {ratio:.3g} times as much"
+    return None if near(ratio, 2, rel=1e-2) else f"with lambda = {float(value):.4g} it weighs {ratio:.4g} times as much"
 
 
 @exercise
@@ -254,9 +262,11 @@ def check_standard_error(function):
         value = float(call(function, value_Pn))
         if not near(value, metrics.clustered_se(value_Pn)):
             doubled = float(call(function, np.concatenate([value_Pn, value_Pn], 1)))
-            if value and not near(doubled, value, 1e-2):
+            if not math.isfinite(value) or value <= 0:
+                return f"an error is a positive number, yours is {value}"
+            if not near(doubled, value, 1e-2):
                 return "copy every answer once: nothing new is known, but your error shrinks. What is independent here?"
-            return "the error no longer shrinks with copies, but it is not that of the mean over problems (ddof = 1)"
+            return "copies change nothing, as it should be, but it is not the mean's error over problems (ddof = 1)"
 
 
 # ------------------------------------------------------------------------------------- 6: the others, and GDPO
@@ -290,6 +300,8 @@ def check_gdpo_bug(function):
     for weights in ([1.0, 1.0], [1.0, 0.25], [0.5, 2.0]):
         weight_K = torch.tensor(weights, dtype=torch.float64)
         if not equal(call(function, reward, weight_K), baselines.gdpo_advantage(reward, weight_K)):
+            if weights == [1.0, 1.0]:
+                return "already with equal weights it is not GDPO: eps 1e-4, and the step over the batch?"
             return f"with weights {weights} it is not GDPO. What is left of a weight after you normalise?"
 
 
@@ -324,6 +336,8 @@ def check_extract(function):
         r"</think> \boxed{\frac{1}{2}": "this box is never closed",
         r"</think> \boxed{6}, no: \boxed{7}": "of several boxes the last one counts",
         r"</think> no box": "without a box there is no answer",
+        r"</think> \boxed{1} </think> \boxed{2}": "the answer stands behind the *last* </think>",
+        r"</think> so \boxed{x^{2}+1}.": "any box, not only those of this list",
     }
     for response, words in cases.items():
         if function(response) != reward.extract(response)[0]:
