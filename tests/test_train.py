@@ -120,6 +120,7 @@ def test_finished_runs_show_their_table_again(finished, capsys):
     assert "before and after" in out and weights(finished) == before
 
 
+@pytest.mark.slow  # two ranks without torchrun: tests/test_methods.py
 def test_two_ranks_by_torchrun(finished, tmp_path):
     """The same prompts and seeds on two gloo ranks: the first step, before weights drift by rounding, is the same."""
     done = run(tmp_path, "--steps=2", torchrun=2)
