@@ -255,7 +255,8 @@ class VLLMSampler:
         else:
             options = {"enforce_eager": True, "kv_cache_memory_bytes": 2**30}
             current_platform.simple_compile_backend = "eager"  # or 20 s of C++ compilation for one small function
-        if torch.distributed.is_initialized():  # torchrun's ranks, each an engine: use the trainer's process group
+        # torchrun's ranks, each an engine: use the trainer's process group (an earlier engine's own has no RANK)
+        if torch.distributed.is_initialized() and "RANK" in os.environ:
             options["distributed_executor_backend"] = "external_launcher"
         set_num_threads = torch.set_num_threads  # the CPU build replaces it by a function that refuses
         self.llm = LLM(
