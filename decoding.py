@@ -69,11 +69,19 @@ class GrowingLayer(DynamicLayer):
             return self.keys, self.values
         start, stop = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
         if stop > self.buffers[0].shape[2]:
-            self.adopt(*(right_aligned([(old, None)], start, 2 * stop) for old in (self.keys, self.values)), start)
+            room = stop + max(64, stop // 2)
+            self.adopt(*(right_aligned([(old, None)], start, room) for old in (self.keys, self.values)), start)
         for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
             buffer[:, :, start:stop] = new
         self.keys, self.values = (buffer[:, :, :stop] for buffer in self.buffers)
         return self.keys, self.values
+
+    def move(self, source, target, n_rows):
+        """Copy rows `source` over rows `target`, then keep the first n_rows."""
+        for buffer in (self.keys, self.values):
+            buffer[target] = buffer[source]
+        self.buffers = tuple(buffer[:n_rows] for buffer in self.buffers)
+        self.keys, self.values = self.keys[:n_rows], self.values[:n_rows]
 
 
 def right_aligned(parts, n_columns, capacity):
@@ -100,6 +108,9 @@ class Batch:
     ragged: bool = True
     """Whether lengths differ, so that attention needs a mask."""
 
+    def __len__(self):
+        return len(self.rows["done"])
+
 
 def advance(batch, logits_BV, eos_K, temperature, top_p):
     """Draw one token a row, in place."""
@@ -115,10 +126,19 @@ def advance(batch, logits_BV, eos_K, temperature, top_p):
     rows["done"] = rows["finished"] | (rows["count"] == limit)
 
 
-def harvest(batch):
-    """{(prompt, index): (response_ids, finished, logp)} of the rows that are done."""
-    done = batch.rows["done"].nonzero()[:, 0]
-    columns = (batch.rows[key][done].tolist() for key in ("id", "count", "finished", "tokens", "logp"))
+def remove_done(batch):
+    """Take out the rows that are done, in place: the last ones that are not move into their places, so that no more
+    rows are copied than leave. Returns {(prompt, index): (response_ids, finished, logp)}."""
+    rows, done_B = batch.rows, batch.rows["done"]
+    done = done_B.nonzero()[:, 0]
+    columns = [rows[key][done].tolist() for key in ("id", "count", "finished", "tokens", "logp")]
+    n_rows = len(done_B) - len(done)
+    target, source = done[done < n_rows], n_rows + (~done_B[n_rows:]).nonzero()[:, 0]
+    for value in rows.values():
+        value[target] = value[source]
+    batch.rows = {key: value[:n_rows] for key, value in rows.items()}
+    for layer in batch.cache.layers:
+        layer.move(source, target, n_rows)
     return {tuple(i): (tokens[:n], finished, logp[:n]) for i, n, finished, tokens, logp in zip(*columns, strict=True)}
 
 

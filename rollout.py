@@ -23,7 +23,7 @@ import torch
 from transformers import AutoConfig, GenerationConfig
 from transformers.cache_utils import Cache
 
-from decoding import Batch, GrowingLayer, advance, harvest, merge, uniforms
+from decoding import Batch, GrowingLayer, advance, merge, remove_done, uniforms
 from shard import named_weights
 
 
@@ -81,8 +81,8 @@ class TransformersSampler:
     Beside a sharded trainer it has a model of its own, as ranks decode at their own pace; `sync` copies to it.
 
     Up to `max_batch` responses are decoded at once. Each prompt is read once and its cache copied n times. Rows end
-    at a common column (left padding) and count positions from their own beginning. Whenever a quarter of the rows
-    have finished, the others move together and waiting prompts take the free places.
+    at a common column (left padding) and count positions from their own beginning. Rows that have finished leave as
+    soon as they are a sixteenth of all; waiting prompts come in when a quarter of the places are free.
 
     max_batch: rows decoded at once, which bounds memory. autocast: dtype for torch.autocast; None: the weights' own.
 
@@ -124,25 +124,20 @@ class TransformersSampler:
         try:
             with torch.autocast(device.type, self.autocast) if self.autocast else nullcontext():
                 while queue or batch:
-                    if batch and 4 * int(batch.rows["done"].sum()) < len(batch.rows["done"]):
-                        advance(batch, self._next_logits(batch), eos_K, temperature, top_p)
-                        continue
-                    parts, free = [], self.max_batch
-                    if batch:
-                        responses |= harvest(batch)
-                        keep = (~batch.rows["done"]).nonzero()[:, 0]
-                        free -= len(keep)
-                        if len(keep):
-                            parts.append(({key: value[keep] for key, value in batch.rows.items()}, batch.cache, keep))
-                    group = []
-                    while queue and len(queue[0][1]) <= free:
-                        group.append(queue.popleft())
-                        free -= len(group[-1][1])
-                    if group:
+                    if batch and 16 * int(batch.rows["done"].sum()) >= len(batch):
+                        responses |= remove_done(batch)
+                    free = self.max_batch - (len(batch) if batch else 0)
+                    if queue and free >= max(len(queue[0][1]), self.max_batch // 4):
+                        group = []
+                        while queue and len(queue[0][1]) <= free:
+                            group.append(queue.popleft())
+                            free -= len(group[-1][1])
                         new, index, logits_BV = self._read(group, prompt_ids, seeds, max_tokens)
                         advance(new, logits_BV, eos_K, temperature, top_p)
-                        parts.append((new.rows, new.cache, index))
-                    batch = merge(parts) if parts else None
+                        old = [(batch.rows, batch.cache, None)] if batch else []
+                        batch = merge([*old, (new.rows, new.cache, index)])
+                    elif batch:
+                        advance(batch, self._next_logits(batch), eos_K, temperature, top_p)
         finally:
             self.model.train(training)
         return checked([Rollout(prompt_ids[p], *responses[p, i]) for p in range(len(prompt_ids)) for i in range(n)])
