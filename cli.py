@@ -23,11 +23,12 @@ LESS_MEMORY = (
 LOST_RANK = re.compile(r"Connection (closed|reset) by peer|Broken pipe|remote process exited|Connection refused")
 
 
-def parse(config, argv=None, *, prog=None, description=None):
+def parse(config, argv=None, *, prog=None, description=None, check=None):
     """The config that `argv` (default: the command's own words) asks for.
 
     config: a dataclass whose fields all have defaults, an instance of one, or presets {name: (description, instance)},
         of which the first is the default.
+    check(config, default): raises ValueError for a combination that is wrong only if the user asked for it.
     """
     import tyro  # here: whoever calls train.train(cfg, world) with a config of their own needs no command line
 
@@ -44,11 +45,15 @@ def parse(config, argv=None, *, prog=None, description=None):
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):
-            return tyro.cli(type(default), default=default, args=argv, prog=prog, description=description)
+            cfg = tyro.cli(type(default), default=default, args=argv, prog=prog, description=description)
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
         fail(_first_sentence(stderr.getvalue(), type(default).__name__))
+    with user_errors():
+        if check:
+            check(cfg, default)
+    return cfg
 
 
 def fail(message, rank=0, code=2, patience=3):

@@ -184,7 +184,9 @@ class Config:
                 f"--prompts-per-step {self.prompts_per_step} must be a multiple of --mini-batches {self.mini_batches}"
             )
 
-        if not self.rewards or len(self.reward_weights) not in (0, len(self.rewards)):
+        if not self.rewards:
+            raise ValueError("--rewards needs at least one")
+        if len(self.reward_weights) not in (0, len(self.rewards)):
             raise ValueError(
                 f"--reward-weights must be as many as --rewards, got {len(self.reward_weights)} for {len(self.rewards)}"
             )
@@ -215,6 +217,17 @@ class Config:
         free |= {"micro_batch_tokens", "gradient_checkpointing", "gpu_memory_utilization", "shard", "compile"}
         free |= {"dry_run", "gpus", "gpu_memory"}
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in free}
+
+
+def refuse_ignored(cfg, preset):
+    """ValueError for a setting that is not the preset's and that only methods other than the chosen one read."""
+    for field in dataclasses.fields(cfg):
+        users = [name for name, method in METHODS.items() if field.name in method.settings]
+        value, ignored = getattr(cfg, field.name), users and cfg.method not in users
+        # --length-limit is also the limit of reward_length, which is logged for every method
+        if ignored and field.name != "length_limit" and value != getattr(preset, field.name):
+            flag = f"--{field.name.replace('_', '-')}"
+            raise ValueError(f"{flag} does nothing with --method {cfg.method}, it is for {', '.join(users)}")
 
 
 TINY = Config(

@@ -43,6 +43,10 @@ class Discriminative:
 
     negatives: str | None = None
 
+    @property
+    def settings(self):
+        return ("score", "beta", "delta", "kl_estimator") + (() if self.negatives else ("negatives", "tau"))
+
 
 @dataclass(frozen=True)
 class Clipped:
@@ -51,6 +55,7 @@ class Clipped:
     aggregate: str = "sequence"
     clip_low: float = 0.2
     clip_high: float = 0.2
+    settings = ()
 
 
 @dataclass(frozen=True)
@@ -65,10 +70,18 @@ class Method:
     """Tensors to remember from step to step, saved in checkpoints."""
     remember: Callable = lambda state, batch, cfg: state
     """The state after this step; the step itself is weighed with the old one."""
+    uses: tuple = ()
+    """Config fields beside the knob that only this method, or this one and few others, read."""
 
     @property
     def discriminative(self):
         return isinstance(self.surrogate, Discriminative)
+
+    @property
+    def settings(self):
+        """Its own config fields: on the command line, a change of one is a mistake with a method that ignores it."""
+        normalised = self.advantage in (group_normalised, summed_then_normalised)
+        return {self.knob, *self.uses, *self.surrogate.settings, *("adv_std", "adv_eps") * normalised} - {""}
 
 
 def weigh(batch, cfg, state):
@@ -256,7 +269,7 @@ def laser_remember(state, batch, cfg):
 METHODS = {
     "drpo": Method(
         "DRPO (arXiv 2510.04474): length decides among the correct answers only",
-        "lam", preference, positive_weights, Discriminative(),
+        "lam", preference, positive_weights, Discriminative(), uses=("preference",),
     ),
     "disco": Method(
         "DisCO (2505.12366): DRPO at lambda = infinity; --score likelihood_ratio --tau 1 is its other form",
@@ -289,22 +302,24 @@ METHODS = {
     ),
     "l1-max": Method(
         "L1-Max (2503.04697): a budget, stated in the prompt",
-        "l1_target", l1_max, group_normalised, Clipped(),
+        "l1_target", l1_max, group_normalised, Clipped(), uses=("l1_alpha", "l1_slope", "l1_prompt"),
     ),
     "shorter-better": Method(
         "ShorterBetter (2504.21370): distance from the group's shortest correct answer",
-        "sb_b", shorter_better, group_normalised, Clipped(),
+        "sb_b", shorter_better, group_normalised, Clipped(), uses=("sb_a",),
     ),
     "laser-d": Method(
         "LASER-D (2505.15612): a bonus within a target that depends on the prompt's difficulty",
-        "laser_bonus", laser_d, group_normalised, Clipped(), laser_targets, laser_remember,
+        "laser_bonus", laser_d, group_normalised, Clipped(), laser_targets, laser_remember, ("laser_every",),
     ),
     "grpo-sum": Method(
         "GRPO on the weighted sum of --rewards: what GDPO is measured against",
         "length_limit", several, summed_then_normalised, Clipped("token", 0.2, 0.28),
+        uses=("rewards", "reward_weights"),
     ),
     "gdpo": Method(
         "GDPO (2601.05242): each of --rewards normalised by itself, then summed",
         "length_limit", several, normalised_then_summed, Clipped("token", 0.2, 0.28),
+        uses=("rewards", "reward_weights", "gdpo_over"),
     ),
 }  # fmt: skip

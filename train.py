@@ -34,7 +34,7 @@ import report
 import reward
 import rollout
 import shard
-from config import PRESETS
+from config import PRESETS, refuse_ignored
 from eval import decode, evaluate
 from update import update
 from world import gather, join_world
@@ -263,7 +263,8 @@ class Clock:
 
 
 def main(argv=None):
-    cfg = cli.parse(PRESETS, argv, prog="train.py", description="Train a reasoning model to think shorter with DRPO.")
+    about = "Train a reasoning model to think shorter with DRPO."
+    cfg = cli.parse(PRESETS, argv, prog="train.py", description=about, check=refuse_ignored)
     if cfg.dry_run:
         with cli.user_errors():
             return dry_run(cfg)

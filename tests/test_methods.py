@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 import arithmetic
 import baselines
 import checkpoint
+import cli
 import drpo
 import methods
 import report
 import train
-from config import TINY
+from config import PRESETS, TINY, Config, refuse_ignored
 from methods import METHODS
 from metrics import Answer, summarise
 from policy import load_tokenizer
@@ -267,6 +268,12 @@ MISTAKES = {
     ("--reward-weights", "1"): "--reward-weights must be as many as --rewards, got 1 for 2",
     ("--reward-weights", "1", "nan"): "--reward-weights must be finite",
     ("--preference=beauty",): "beauty",
+    ("--rewards",): "--rewards needs at least one",
+    ("--method=grpo", "--lam=0.2"): "--lam does nothing with --method grpo, it is for drpo\n",
+    ("--alp-beta=1e-8",): "--alp-beta does nothing with --method drpo, it is for alp\n",
+    ("r1-1.5b", "--alpha=0"): "--alpha does nothing with --method drpo, it is for grpo-lp, rloo-lp\n",
+    ("--method=disco-b", "--tau=1"): "--tau does nothing with --method disco-b, it is for drpo, disco\n",
+    ("--method=l1-max", "--sb-a=1"): "--sb-a does nothing with --method l1-max, it is for shorter-better\n",
 }
 
 
@@ -276,6 +283,41 @@ def test_a_knob_out_of_range_gets_one_line(flags, capsys):
         train.main(list(flags))
     err = capsys.readouterr().err
     assert stop.value.code == 2 and err.count("\n") == 1 and err.startswith("error: ") and MISTAKES[flags] in err
+
+
+class Watched:
+    """A config that remembers which of its fields were read."""
+
+    def __init__(self, cfg):
+        self.cfg, self.seen = cfg, set()
+
+    def __getattr__(self, name):
+        self.seen.add(name)
+        return getattr(self.cfg, name)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_reads_the_settings_that_its_row_says(name):
+    """Independent of the table: weigh one batch and watch. What the update alone reads is said here."""
+    cfg = Watched(settings(name, rewards=("correct", "length")))
+    state = METHODS[name].new_state(cfg, 9)
+    weight_PG, _ = methods.weigh(random_batch(1), cfg, state)
+    methods.credit(weight_PG, random_batch(1), cfg, torch.zeros(weight_PG.shape))
+    Config.suffixes.fget(cfg)
+    everyones = set().union(*(method.settings for method in METHODS.values()))
+    said = METHODS[name].settings - {"beta", "delta", "kl_estimator"}
+    assert said == cfg.seen & everyones - ({"tau"} if name == "disco-b" else set())  # passed on, with no effect
+    assert METHODS[name].discriminative == ({"beta", "delta", "kl_estimator"} <= METHODS[name].settings)
+
+
+def test_presets_and_shared_settings_are_for_every_method():
+    for name in METHODS:
+        for preset in PRESETS:
+            assert cli.parse(PRESETS, [preset, f"--method={name}"], check=refuse_ignored).method == name
+        flags = [f"--method={name}", "--length-limit=9", "--lam=0.1", "--lr=1"]  # lam is the preset's
+        assert cli.parse(PRESETS, flags, check=refuse_ignored).length_limit == 9
+        knob = METHODS[name].knob
+        assert not knob or cli.parse(PRESETS, [f"--method={name}", f"--{knob}=3"], check=refuse_ignored)
 
 
 def test_help_names_every_method_preference_and_reward(capsys):
