@@ -20,6 +20,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
 import shard
+from world import together
 
 PREFIX = "step_"
 
@@ -27,44 +28,43 @@ PREFIX = "step_"
 def save(run_dir, step, model, tokenizer, optimizer, state=None, *, keep=2):
     """Write checkpoints/step_N under another name, flush it to the disk, then rename: readers see all or nothing.
 
-    Every rank calls this; rank 0 writes, and of a sharded model each rank its part of the moments. Raises OSError (a
-    full disk, say) with the checkpoints written before it untouched and no half-written one left.
+    Every rank calls this; rank 0 writes, and of a sharded model each rank its part of the moments. If any of them
+    cannot (a full disk, say), every rank raises the same OSError: the checkpoints written before are untouched and no
+    half-written one is left.
     """
-    first, sharded = not dist.is_initialized() or dist.get_rank() == 0, shard.is_sharded(model)
-    if not (first or sharded):
-        return
+    ranks = dist.get_world_size() if dist.is_initialized() else 1
+    first, sharded = ranks == 1 or dist.get_rank() == 0, shard.is_sharded(model)
     final = Path(run_dir) / "checkpoints" / f"{PREFIX}{step}"
-    partial = final.with_name(f".partial_{step}")
+    partial = final.with_name(".partial")
     try:
-        if first:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+        with together(ranks, Exception, OSError):  # safetensors has an error of its own, too
+            if first:
+                shutil.rmtree(partial, ignore_errors=True)  # what an earlier kill may have left
+                partial.mkdir(parents=True)
         moments, weights = _optimizer_tensors(model, optimizer), None
         if sharded:
-            dist.barrier()
             shard.save_split(moments, partial / "optimizer")
             weights = shard.whole_state(model, keep=first)
-        if first:
-            model.save_pretrained(partial, state_dict=weights)
-            tokenizer.save_pretrained(partial)
-            if not sharded:
-                save_file({key: value.cpu() for key, value in moments.items()}, partial / "optimizer.safetensors")
-            save_file(state or {}, partial / "method.safetensors")
-            (partial / "trainer.json").write_text(json.dumps({"step": step}) + "\n")
-            for path in partial.iterdir():
-                _flush(path)
-            _remove(final)
-            os.rename(partial, final)
-            _flush(final.parent)
-    except Exception as error:
-        if first:
-            shutil.rmtree(partial, ignore_errors=True)
-        raise OSError(f"could not write {final}: {error}") from error  # safetensors has an error of its own, too
-    if first:
-        for old in list_steps(run_dir)[:-keep]:
-            _remove(final.with_name(f"{PREFIX}{old}"))
-    if sharded:
-        dist.barrier()  # now the checkpoint is there for every rank
+        with together(ranks, Exception, OSError):  # after it, the checkpoint is there for every rank
+            if first:
+                model.save_pretrained(partial, state_dict=weights)
+                tokenizer.save_pretrained(partial)
+                if not sharded:
+                    save_file({key: value.cpu() for key, value in moments.items()}, partial / "optimizer.safetensors")
+                save_file(state or {}, partial / "method.safetensors")
+                (partial / "trainer.json").write_text(json.dumps({"step": step}) + "\n")
+                for path in partial.iterdir():
+                    _flush(path)
+                _remove(final)
+                os.rename(partial, final)
+                _flush(final.parent)
+                for old in list_steps(run_dir)[:-keep]:
+                    _remove(final.with_name(f"{PREFIX}{old}"))
+    except OSError as error:  # on every rank, so they can meet again: the run ends when rank 0 has cleared up
+        with together(ranks, OSError, OSError):
+            if first:
+                shutil.rmtree(partial, ignore_errors=True)
+        raise OSError(f"could not write {final}: {error}") from error
 
 
 def _remove(directory):

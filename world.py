@@ -4,6 +4,7 @@ torchrun tells each process its place through the environment; plain python is r
 (weights, credits, logged numbers) is computed from gathered data, so that it is the same on every rank.
 """
 
+import contextlib
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -50,6 +51,21 @@ def gather_parts(items, world_size):
 def gather(items, world):
     """Every rank's items, concatenated in rank order (and so in prompt order)."""
     return [item for part in gather_parts(items, world.size) for item in part]
+
+
+@contextlib.contextmanager
+def together(world_size, caught, raised):
+    """Around what ranks do each for itself, such as to write a file. If it fails on one, with `caught`, then all raise
+    `raised` with the same words, once all are through: nobody waits for a rank that has left."""
+    problem = None
+    try:
+        yield
+    except caught as error:
+        problem = error
+    said = gather_parts(problem and (str(problem) or type(problem).__name__), world_size)
+    for rank, words in enumerate(said):
+        if words is not None:
+            raise raised(f"rank {rank}: {words}" if rank else words) from problem
 
 
 def all_sum(tensor, world):

@@ -1,0 +1,80 @@
+"""What goes wrong on one rank is said by all: no rank waits for one that has left, and the last checkpoint is whole."""
+
+import contextlib
+import resource
+import time
+from unittest import mock
+
+import pytest
+import torch
+from test_checkpoint import NoTokenizer
+from test_shard import SAVED, in_ranks, set_up, steps
+
+import checkpoint
+from conftest import make_small_model
+
+
+class Refuses(NoTokenizer):
+    def save_pretrained(self, path):
+        raise RuntimeError("no room for a tokenizer")  # safetensors and others raise what is no OSError
+
+
+def too_large(*_, **__):
+    """What this rank writes from here on may not be longer than 4 kB."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    return mock.DEFAULT
+
+
+PLACES = {  # where rank 0 fails, and what all then say
+    "mkdir": (mock.patch("pathlib.Path.mkdir", side_effect=PermissionError(13, "Permission denied")), "Permission"),
+    "moments": (mock.patch("shutil.rmtree", side_effect=too_large, wraps=checkpoint.shutil.rmtree), "File too large"),
+    "weights": (
+        mock.patch("shard.whole_state", side_effect=too_large, wraps=checkpoint.shard.whole_state),
+        "too large",
+    ),
+    "tokenizer": (mock.patch.object(NoTokenizer, "save_pretrained", Refuses.save_pretrained), "no room for a tok"),
+    "method": (mock.patch("checkpoint.save_file", side_effect=OSError(28, "No space left on device")), "No space left"),
+    "rename": (mock.patch("os.rename", side_effect=OSError(30, "Read-only file system")), "Read-only"),
+}
+
+
+def refused(folder, sharded, world):
+    """[(what save raised, seconds)] as rank 0 fails in each place; then a checkpoint that nothing disturbs."""
+    model = make_small_model().double()
+    policy, optimizer, cfg = set_up(model, sharded, world)
+    steps(policy, optimizer, cfg, world, 1, SAVED)
+    checkpoint.save(folder, SAVED, model, NoTokenizer(), optimizer)
+    said = {}
+    for place, (failure, _) in PLACES.items():
+        if place == "weights" and not sharded:
+            continue
+        limits, begin = resource.getrlimit(resource.RLIMIT_FSIZE), time.perf_counter()
+        try:
+            with failure if world.rank == 0 else contextlib.nullcontext():
+                checkpoint.save(folder, 9, model, NoTokenizer(), optimizer)
+        except OSError as error:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            left = sorted(path.name for path in (folder / "checkpoints").iterdir())
+            said[place] = str(error), time.perf_counter() - begin, left
+            torch.distributed.barrier()  # both have looked before rank 0 goes on to write
+    checkpoint.save(folder, 9, model, NoTokenizer(), optimizer)
+    return said
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trouble")
+    results = in_ranks(2, folder, (refused, folder / "split", True), (refused, folder / "copied", False))
+    return dict(zip((True, False), results, strict=True)), folder
+
+
+@pytest.mark.parametrize("sharded", [True, False])
+def test_rank_0_cannot_write(said, sharded):
+    results, folder = said
+    for place, (words, seconds, left) in results[sharded][0].items():
+        assert results[sharded][1][place][0] == words, "ranks say different things"
+        assert PLACES[place][1] in words and "could not write" in words and "step_9" in words and len(words) < 400
+        assert max(seconds, results[sharded][1][place][1]) < 30, "a rank waited"
+        assert left == [f"step_{SAVED}"] == results[sharded][1][place][2]
+    assert results[sharded][0].keys() == PLACES.keys() - ({"weights"} if not sharded else set())
+    assert checkpoint.list_steps(folder / ("split" if sharded else "copied")) == [SAVED, 9]
