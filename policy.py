@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 HEAD_CHUNK_ELEMENTS = 2**26  # logits in float32 at a time: 256 MB; a whole (8192, 152k) would be 5 GB a copy
 
@@ -37,18 +37,25 @@ def load_tokenizer(path, trust_remote_code=False):
 
 
 def load_model(path, *, dtype=torch.float32, device="cpu", trust_remote_code=False):
-    """A causal LM, from safetensors only; remote code stays off unless asked for. Raises ValueError in one line."""
+    """A causal LM, from safetensors only; remote code stays off unless asked for. On the "meta" device it has shapes
+    and no numbers: its weights are not read. Raises ValueError in one line."""
     path = os.path.expanduser(path)
     _check_local(path)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
-        )
+        if device == "meta":
+            config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(
+                path, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+            )
         model.generation_config.do_sample = True  # as we use it; else a temperature there could not be saved again
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"no causal language model at {path}: {_first_line(error)}") from error
     _remove_dropout(model)
-    _check_head(model, path)
+    if device != "meta":
+        _check_head(model, path)
     return model.to(device)
 
 

@@ -22,8 +22,10 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 def shard(policy, world):
     """Split policy.model's weights over all ranks, in place, moving them to this rank's device a layer at a time.
 
-    The weights that AdamW steps stay in their dtype, float32; on CUDA layers compute in bfloat16 and gradients are
-    summed in float32. Raises ValueError where there is nothing to split, or over nothing.
+    The numbers are rank 0's, as with DDP: other ranks' models may be on the meta device, shapes without memory, so that
+    a node's main memory holds the model once and not once a process. The weights that AdamW steps stay in their dtype,
+    float32; on CUDA layers compute in bfloat16 and gradients are summed in float32. Raises ValueError where there is
+    nothing to split, or over nothing.
     """
     if world.size == 1:
         raise ValueError("--shard splits a model over several ranks and there is one: start with torchrun")
@@ -35,8 +37,27 @@ def shard(policy, world):
     if world.device.type == "cuda":
         options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     for layer in layers:
+        _take_from_rank_0(layer, world.device)
         fully_shard(layer, **options)
+    _take_from_rank_0(policy, world.device)
     return fully_shard(policy, reshard_after_forward=False, **options)
+
+
+@torch.no_grad()
+def _take_from_rank_0(module, device):
+    """Replace what `module` holds and is not yet split, buffers included, by rank 0's, on `device`."""
+    arrived = {}  # so that tied weights stay one
+    for owner in module.modules():
+        for kept in (owner._parameters, owner._buffers):
+            for name, old in kept.items():
+                if old is None or isinstance(old, DTensor):
+                    continue
+                if id(old) not in arrived:
+                    new = torch.empty_like(old, device=device) if old.is_meta else old.detach().to(device).contiguous()
+                    dist.broadcast(new, src=0)
+                    new = torch.nn.Parameter(new, old.requires_grad) if isinstance(old, torch.nn.Parameter) else new
+                    arrived[id(old)] = new, old  # kept: else its id could come again
+                kept[name] = arrived[id(old)][0]
 
 
 def is_sharded(model):

@@ -37,7 +37,7 @@ import shard
 from config import PRESETS, refuse_ignored
 from eval import decode, evaluate
 from update import update
-from world import gather, join_world
+from world import gather, join_world, together
 
 
 def train(cfg, world):
@@ -54,7 +54,7 @@ def train(cfg, world):
         tokenizer = policies.load_tokenizer(path, cfg.trust_remote_code)
         problems, prompts = load_prompts(cfg, cfg.train_data, "train", tokenizer, run)
         held_out = load_prompts(cfg, cfg.eval_data, "test", tokenizer, run, limit=cfg.eval_problems)
-        model = load_model(cfg, path, "cpu" if cfg.shard else world.device)
+        model = load_model(cfg, path, world)
         check_sizes(cfg, problems, prompts + held_out[1], model, world)
         if cfg.compile and not rollout.is_vllm(cfg.sampler, world.device):
             raise ValueError("--compile needs vLLM as the sampler: the trainer's model is compiled for training alone")
@@ -177,8 +177,13 @@ def check_sizes(cfg, problems, prompts, model, world):
         raise ValueError(f"--prompts-per-step {cfg.prompts_per_step} is too few for {world.size} ranks")
 
 
-def load_model(cfg, path, device, dtype=torch.float32):
-    return policies.load_model(path, dtype=dtype, device=device, trust_remote_code=cfg.trust_remote_code)
+def load_model(cfg, path, world):
+    """What is trained. To be split, rank 0 alone reads the weights, into main memory: the others take them from it."""
+    device = world.device
+    if cfg.shard:
+        device = "meta" if world.rank else "cpu"
+    with together(world.size, ValueError, ValueError):
+        return policies.load_model(path, device=device, trust_remote_code=cfg.trust_remote_code)
 
 
 def set_up(model, cfg, world):
@@ -200,7 +205,9 @@ def set_up(model, cfg, world):
 
 def make_sampler(cfg, model, path, tokenizer, world):
     dtype = torch.bfloat16 if world.device.type == "cuda" else torch.float32
-    own = functools.partial(load_model, cfg, path, world.device, dtype)  # a sharded model cannot be lent
+    own = functools.partial(  # a sharded model cannot be lent
+        policies.load_model, path, dtype=dtype, device=world.device, trust_remote_code=cfg.trust_remote_code
+    )
     return rollout.make_sampler(
         cfg.sampler,
         own if cfg.shard else model,

@@ -1,4 +1,5 @@
 """Memory of a rank, replicated and sharded, on the CPU: one update of a model of 16 million weights on two gloo ranks.
+And of starting a sharded run with 222 million: each rank reads them all, or rank 0 alone.
 
     python benchmarks/sharding.py
 
@@ -9,10 +10,12 @@ was made, at its peak. In between: what docs/memory.md's terms say of this model
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 MODES = ("replicated", "sharded")
+READERS = ("each rank", "rank 0")
 MB = 2**20
 
 
@@ -67,14 +70,56 @@ def rank(mode):
     torch.distributed.destroy_process_group()
 
 
+def start(reader, folder):
+    """Main memory of each rank until the model is split."""
+    import dataclasses
+
+    import torch
+
+    import policy as policies
+    import train
+    from config import TINY
+    from world import gather, join_world
+
+    world, cfg = join_world(), dataclasses.replace(TINY, shard=True)
+    before = resident("VmRSS")
+    model = policies.load_model(folder) if reader == "each rank" else train.load_model(cfg, folder, world)
+    train.set_up(model, cfg, world)
+    gib = gather([((resident("VmHWM") - before) / 2**30, (resident("VmRSS") - before) / 2**30)], world)
+    if world.rank == 0:
+        print(f"{reader:<12}" + "".join(f"{peak:>16.2f}{after:>9.2f}" for peak, after in gib))
+    torch.distributed.destroy_process_group()
+
+
+def save_model(folder):
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=8192, hidden_size=1024, intermediate_size=2816, num_hidden_layers=16, num_attention_heads=8,
+            num_key_value_heads=8, tie_word_embeddings=False,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+
+
 def main():
     print(f"{'MiB a rank':<12}{'weights':>10}" + "".join(f"{x:>11}" for x in ("weights", "gradients", "moments",
                                                                                "terms", "peak RSS")))  # fmt: skip
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}  # freed memory is given back
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", __file__]
     for mode in MODES:
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", __file__, mode]
-        subprocess.run(command, env=environment, check=True)
+        subprocess.run([*command, mode], env=environment, check=True)
+    print(f"\n{'GiB; reader':<12}" + "".join(f"{f'rank {r}: peak':>16}{'after':>9}" for r in range(2)))
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, __file__, "save", folder], check=True)
+        for reader in READERS:
+            subprocess.run([*command, reader, folder], env=environment, check=True)
 
 
 if __name__ == "__main__":
-    rank(sys.argv[1]) if sys.argv[1:] else main()
+    if sys.argv[1:2] == ["save"]:
+        save_model(sys.argv[2])
+    elif sys.argv[2:]:
+        start(*sys.argv[1:])
+    else:
+        rank(sys.argv[1]) if sys.argv[1:] else main()

@@ -1,0 +1,106 @@
+"""A sharded run's weights are read once, by rank 0; the other ranks start from shapes and come to the same numbers."""
+
+import dataclasses
+import shutil
+
+import pytest
+import torch
+from test_shard import CFG, SAVED, STEPS, in_ranks, set_up, steps, weights, whole_run
+
+import checkpoint
+import policy as policies
+import shard
+import train
+from conftest import make_small_model
+
+
+def seen_by(world, path):
+    """`path` for rank 0; for another rank a directory of its own that has no weights at all."""
+    if world.rank == 0:
+        return path
+    alone = path.with_name(f"{path.name}-{world.rank}")
+    alone.mkdir(exist_ok=True)
+    shutil.copy(path / "config.json", alone)
+    return alone
+
+
+def load(path, world):
+    model = policies.load_model(seen_by(world, path), dtype=torch.float64, device="meta" if world.rank else "cpu")
+    assert all(p.is_meta == bool(world.rank) for p in [*model.parameters(), *model.buffers()])
+    return model
+
+
+def going_on(folder, sharded, world):
+    """From the checkpoint of whole_run to its end."""
+    path = checkpoint.newest(folder)
+    model = load(path, world)
+    policy, optimizer, cfg = set_up(model, sharded, world)
+    assert checkpoint.restore_optimizer(path, model, optimizer) == SAVED
+    logged = steps(policy, optimizer, cfg, world, SAVED + 1, STEPS)
+    return {"logged": logged, "weights": weights(model), "buffers": [b.clone() for b in model.buffers()]}
+
+
+def tied(folder, sharded, world):
+    """Embedding and head are one, and stay one. Replicated: every rank with all weights, by DDP."""
+    model = load(folder, world) if sharded else policies.load_model(folder, dtype=torch.float64)
+    policy, optimizer, cfg = set_up(model, sharded, world)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    begin = weights(model).clone()
+    steps(policy, optimizer, cfg, world, 1, 1)
+    return {"begin": begin, "weights": weights(model)}
+
+
+def unreadable(folder, sharded, world):
+    """The weights are missing: what each rank says."""
+    try:
+        train.load_model(dataclasses.replace(CFG, shard=sharded), folder, world)
+    except ValueError as error:
+        return str(error)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("load")
+    model = make_small_model()
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    model.save_pretrained(folder / "tied")
+    shutil.copytree(folder / "tied", folder / "empty", ignore=shutil.ignore_patterns("*.safetensors"))
+    jobs = {
+        "whole": (whole_run, folder / "run", True), "went on": (going_on, folder / "run", True),
+        "tied": (tied, folder / "tied", True), "tied, replicated": (tied, folder / "tied", False),
+        "empty": (unreadable, folder / "empty", True),
+    }  # fmt: skip
+    return dict(zip(jobs, in_ranks(2, folder, *jobs.values()), strict=True))
+
+
+def test_one_rank_reads_and_all_go_on_bit_for_bit(two):
+    inv_freq = [b for b in make_small_model().buffers()]
+    for ours, theirs in zip(two["went on"], two["whole"], strict=True):
+        assert torch.equal(ours["weights"], theirs["weights"]) and ours["logged"] == theirs["logged"][SAVED:]
+        assert len(inv_freq) == len(ours["buffers"]) > 0  # rotary tables are in no checkpoint
+        assert all(torch.equal(a, b) for a, b in zip(ours["buffers"], inv_freq, strict=True))
+
+
+def test_tied_weights_stay_one(two):
+    for ours, theirs in zip(two["tied"], two["tied, replicated"], strict=True):
+        assert torch.equal(ours["begin"], theirs["begin"])
+        moved = theirs["weights"] - theirs["begin"]
+        assert moved.norm() > 0 and (ours["weights"] - theirs["weights"]).norm() < 1e-8 * moved.norm()
+
+
+def test_weights_that_rank_0_cannot_read(two):
+    assert two["empty"][0] == two["empty"][1] and "no causal language model at" in two["empty"][0]
+
+
+def test_rank_0_s_numbers_win(tmp_path):
+    """As with DDP: whatever other ranks hold, training starts from rank 0's."""
+    for rank in in_ranks(2, tmp_path, (started, None, True))[0]:
+        assert torch.equal(rank, weights(make_small_model(seed=0).double()))
+
+
+def started(_, sharded, world):
+    model = make_small_model(seed=world.rank).double()
+    set_up(model, sharded, world)
+    assert shard.is_sharded(model)
+    return weights(model)
