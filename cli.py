@@ -101,6 +101,8 @@ def _preset(presets, argv):
         return next(iter(presets)), argv
     if argv[0] not in presets:
         fail(f"unknown preset {argv[0]!r}{_near(argv[0], presets)}; presets: {', '.join(presets)}")
+    if argv[1:2] and argv[1] in presets:
+        fail(f"{argv[0]} and {argv[1]} are two presets: name one")
     return argv[0], argv[1:]
 
 
@@ -122,12 +124,14 @@ def _near(word, known):
 
 
 def _first_sentence(box, class_name):
-    """The first paragraph inside tyro's box, without its frame."""
-    lines = []
+    """The first paragraph of tyro's box, without its frame: of box-drawing characters, or of hyphens where stdout is
+    not UTF-8, and then the title is a line above the first rule."""
+    paragraphs = []
     for line in box.splitlines():
         line = line.strip("│╭╮╰╯ ")
-        if line.startswith("─") and lines:
-            break
-        if line and not line.startswith("─"):
-            lines.append(line)
-    return " ".join(lines).removeprefix(f"Error parsing {class_name}: ") or "the command could not be read, see --help"
+        if re.fullmatch("─.*|-{5,}", line):
+            paragraphs.append([])
+        elif line and paragraphs:
+            paragraphs[-1].append(line)
+    text = " ".join(next(filter(None, paragraphs), ["the command could not be read, see --help"]))
+    return text.removeprefix("Error parsing ").removeprefix(f"{class_name}: ")

@@ -1,5 +1,7 @@
 """cli.py: flags to a frozen config; every mistake is one line and exit code 2."""
 
+import io
+import sys
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,19 +59,25 @@ def test_presets():
     (["--no-resum"], "did you mean --no-resume?"),
     (["--no-lam"], "unknown flag --no-lam"),
     (["--xyzzy"], "unknown flag --xyzzy"),
-    (["--lam", "0"], "--lam must be positive, got 0"),
-    (["--lam", "x"], "--lam: could not convert string to float: 'x'"),
-    (["--lam"], "'--lam'"),
-    (["--kind", "odd"], "'odd'"),
-    (["--lam", "1", "extra"], "extra"),
+    (["--lam", "0"], "error: --lam must be positive, got 0.0\n"),
+    (["--lam", "x"], "error: --lam: could not convert string to float: 'x'\n"),
+    (["--lam"], "error: Missing value for argument '--lam'. Expected 1 values.\n"),
+    (["--kind", "odd"], "invalid choice 'odd' for argument '--kind'. Expected one of ('fast', 'slow')"),
+    (["--lam", "1", "extra"], "error: Unrecognized options: extra\n"),
+    (["--lam="], "error: --lam: could not convert string to float: ''\n"),
+    (["--group-size", "2.5"], "error: --group-size: invalid literal for int() with base 10: '2.5'\n"),
 ])
-def test_mistakes_are_one_line(capsys, argv, message):
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_mistakes_are_one_line(capsys, argv, message, encoding, monkeypatch):
+    """tyro frames what it says with other characters, and its titles differently, where stdout is not UTF-8."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
     assert message in mistake(capsys, argv)
 
 
 def test_unknown_preset(capsys):
     assert "unknown preset 'bgi' (did you mean big?); presets: tiny, big" in mistake(capsys, ["bgi"], PRESETS)
     assert "did you mean --lam?" in mistake(capsys, ["big", "--lmabda", "1"], PRESETS)
+    assert "error: big and tiny are two presets: name one\n" == mistake(capsys, ["big", "tiny"], PRESETS)
 
 
 def test_help(capsys):
