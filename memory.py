@@ -300,5 +300,6 @@ def show(cfg, gpus, gpu_memory, vllm=True):
     if plan.vllm_share is not None:
         n = vllm_answers(s, plan, gpu_memory)
         print(f"vLLM's cache holds {n:,} answers of {plan.context:,} tokens at once; more wait for their turn.")
-    print(f"Each process reads {4 * s.parameters / GIB:.0f} GiB of weights into main memory when it starts.")
+    who = "Rank 0, alone," if plan.sharded else "Each process"
+    print(f"{who} reads {4 * s.parameters / GIB:.0f} GiB of weights into main memory when it starts.")
     check(cfg, gpus, gpu_memory, vllm)
