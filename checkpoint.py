@@ -3,9 +3,11 @@
     run/config.json            every setting, the command and versions, written before step 0
     run/metrics.jsonl          one JSON object a step
     run/samples.jsonl          a few whole groups of answers with their grades and weights
-    run/checkpoints/step_N/    a Hugging Face model directory, beside optimizer.safetensors, method.safetensors (what a
-                               method remembers, see methods.py) and trainer.json. A sharded run writes its moments
-                               as optimizer/ instead (torch.distributed.checkpoint, each rank its own part)
+    run/checkpoints/step_N/    a Hugging Face model directory, trainer.json (the step) and
+        trainer/               optimizer.safetensors, and method.safetensors: what a method remembers, see methods.py.
+                               A sharded run writes its moments as optimizer/ instead (torch.distributed.checkpoint,
+                               each rank its own part). Apart, for vLLM takes every .safetensors beside the model's
+                               for weights
 
 There are no random-number states to keep: all randomness in training is a function of (seed, step).
 """
@@ -22,7 +24,7 @@ from safetensors.torch import load_file, save_file
 import shard
 from world import together
 
-PREFIX = "step_"
+PREFIX, TRAINER = "step_", "trainer"
 
 
 def save(run_dir, step, model, tokenizer, optimizer, state=None, *, keep=2):
@@ -40,20 +42,21 @@ def save(run_dir, step, model, tokenizer, optimizer, state=None, *, keep=2):
         with together(ranks, Exception, OSError):  # safetensors has an error of its own, too
             if first:
                 shutil.rmtree(partial, ignore_errors=True)  # what an earlier kill may have left
-                partial.mkdir(parents=True)
+                (partial / TRAINER).mkdir(parents=True)
         moments, weights = _optimizer_tensors(model, optimizer), None
         if sharded:
-            shard.save_split(moments, partial / "optimizer")
+            shard.save_split(moments, partial / TRAINER / "optimizer")
             weights = shard.whole_state(model, keep=first)
         with together(ranks, Exception, OSError):  # after it, the checkpoint is there for every rank
             if first:
                 model.save_pretrained(partial, state_dict=weights)
                 tokenizer.save_pretrained(partial)
                 if not sharded:
-                    save_file({key: value.cpu() for key, value in moments.items()}, partial / "optimizer.safetensors")
-                save_file(state or {}, partial / "method.safetensors")
+                    moments = {key: value.cpu() for key, value in moments.items()}
+                    save_file(moments, partial / TRAINER / "optimizer.safetensors")
+                save_file(state or {}, partial / TRAINER / "method.safetensors")
                 (partial / "trainer.json").write_text(json.dumps({"step": step}) + "\n")
-                for path in partial.iterdir():
+                for path in (*partial.iterdir(), *(partial / TRAINER).iterdir()):
                     _flush(path)
                 _remove(final)
                 os.rename(partial, final)
@@ -97,7 +100,7 @@ def restore_optimizer(checkpoint, model, optimizer):
     def like(key):  # AdamW's own step counter stays a CPU scalar, as torch makes it
         return torch.zeros(()) if key.endswith(".step") else torch.zeros_like(parameters[key.rsplit(".", 1)[0]])
 
-    folder = Path(checkpoint)
+    folder = Path(checkpoint) / TRAINER
     if (folder / "optimizer").is_dir():
         tensors = shard.load_split(folder / "optimizer", like)
     else:
@@ -105,12 +108,12 @@ def restore_optimizer(checkpoint, model, optimizer):
     for key, tensor in tensors.items():
         name, kind = key.rsplit(".", 1)
         optimizer.state[parameters[name]][kind] = tensor if kind == "step" else shard.placed(tensor, parameters[name])
-    return json.loads((folder / "trainer.json").read_text())["step"]
+    return json.loads((Path(checkpoint) / "trainer.json").read_text())["step"]
 
 
 def restore_state(checkpoint):
     """What the method remembered, as methods.weigh returned it."""
-    return load_file(Path(checkpoint) / "method.safetensors")
+    return load_file(Path(checkpoint) / TRAINER / "method.safetensors")
 
 
 def _optimizer_tensors(model, optimizer):

@@ -428,7 +428,7 @@ def test_every_method_trains_and_two_ranks_equal_one(names, problems, tmp_path):
             (after[0], start), (after[0], after[1])))  # fmt: skip
         assert first["mixed_groups"] > 0, "this seed should teach something in the first step"
         assert first["grad_norm"] > 0 and moved > 0 and apart < 0.01 * moved, (name, apart, moved)
-        memory = [tensors(folder, 1, "method") for folder in (one, two)]
+        memory = [tensors(folder, 1, "trainer/method") for folder in (one, two)]
         assert memory[0].keys() == memory[1].keys() and all(memory[0][k].equal(memory[1][k]) for k in memory[0]), name
 
 
@@ -457,8 +457,8 @@ def test_what_a_method_remembers_survives_kill_and_resume(name, key, problems, t
     with training_alone():
         train.train(whole, World())
         train.train(killed, World())
-    for file in ("method", "model", "optimizer"):
+    for file in ("trainer/method", "model", "trainer/optimizer"):
         paths = [cfg.directory / "checkpoints" / "step_3" / f"{file}.safetensors" for cfg in (whole, killed)]
         assert paths[0].read_bytes() == paths[1].read_bytes(), file
-    remembered = tensors(whole.directory, 3, "method")[key]
+    remembered = tensors(whole.directory, 3, "trainer/method")[key]
     assert remembered.isfinite().any() and not remembered.equal(METHODS[name].new_state(whole, 4)[key])

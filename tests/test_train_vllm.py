@@ -1,7 +1,13 @@
 """The main job with vLLM as the sampler, on its CPU build: fresh weights each step, one distribution on both sides."""
 
+import subprocess
+import sys
+
 import pytest
 from test_train import numbers, run
+
+import checkpoint
+from conftest import ROOT
 
 pytestmark = pytest.mark.vllm
 
@@ -16,3 +22,18 @@ def test_training_with_vllm(tmp_path, ranks, flags):
     assert [r["step"] for r in records] == [1, 2, 3] and "before and after" in done.stdout
     assert all(r["sampler_gap"] < 1e-4 for r in records), [r["sampler_gap"] for r in records]
     assert all(r["response_tokens"] > 16 and r["grad_norm"] > 0 for r in records)
+
+
+@pytest.mark.parametrize("ranks", [1, 2], ids=["plain", "sharded"])
+def test_checkpoints_are_for_vllm_too(tmp_path, ranks):
+    """A run goes on from one, and eval.py reads one: what lies beside the weights is not taken for weights."""
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    flags = ["--sampler=vllm", "--shard"][:ranks]
+    for steps in (1, 2):
+        run(tmp_path, *flags, f"--steps={steps}", "--no-eval-start", torchrun=ranks if ranks > 1 else 0)
+    assert [r["step"] for r in numbers(tmp_path)] == [1, 2]
+    if ranks == 1:
+        command = [sys.executable, "eval.py", f"--model={checkpoint.newest(tmp_path)}", "--sampler=vllm", "--limit=4",
+                   "--samples=2", "--max-tokens=16", f"--output-dir={tmp_path / 'eval'}"]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=ROOT)
+        assert done.returncode == 0, done.stderr[-3000:]
