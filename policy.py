@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from tokenizers import Tokenizer
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -33,7 +34,17 @@ def load_tokenizer(path, trust_remote_code=False):
         raise ValueError(f"no tokenizer at {path}: {_first_line(error)}") from error
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer at {path} has no end token (eos_token), so no answer could ever end")
+    _check_spaces(tokenizer, Path(path) / "tokenizer.json")
     return tokenizer
+
+
+def _check_spaces(tokenizer, file):
+    """Transformers 5 takes a byte-level tokenizer.json beside a Llama config for SentencePiece's and loses spaces."""
+    if file.is_file():
+        text = "1 + 1"
+        ids, written = (t(text, add_special_tokens=False) for t in (tokenizer, Tokenizer.from_file(str(file)).encode))
+        if ids["input_ids"] != written.ids and " " not in tokenizer.decode(ids["input_ids"]):
+            raise ValueError(f"{file} is misread: {text!r} comes back without spaces; see tokenizer_class beside it")
 
 
 def load_model(path, *, dtype=torch.float32, device="cpu", trust_remote_code=False):
@@ -186,6 +197,7 @@ def compile_layers(model, backend="inductor"):
     if layers is None:
         raise ValueError(f"--compile: {type(model).__name__} has no list of layers at .layers")
     torch._dynamo.config.optimize_ddp = False  # it would cut graphs at buckets; layers are small enough already
+    torch._dynamo.config.recompile_limit = 32  # one row, several, a filler, each with and without gradient: more than 8
     for layer in layers:
         layer.compile(dynamic=True, backend=backend)
 

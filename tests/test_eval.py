@@ -204,10 +204,10 @@ def test_progress_in_a_log_file_is_a_line_now_and_then(capsys):
 
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory):
-    """A random two-layer Qwen2 with a character tokenizer and a chat template, saved as a Hugging Face directory."""
+    """A random two-layer Llama with a character tokenizer and a chat template, saved as a Hugging Face directory."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     torch.manual_seed(0)
     vocab = {"<end>": 0, "?": 1} | {c: i for i, c in enumerate("0123456789+-*= ABU", start=2)}
@@ -218,7 +218,7 @@ def tiny_model(tmp_path_factory):
     PreTrainedTokenizerFast(
         tokenizer_object=core, eos_token="<end>", unk_token="?", chat_template=template
     ).save_pretrained(path)
-    Qwen2ForCausalLM(Qwen2Config(
+    LlamaForCausalLM(LlamaConfig(
         vocab_size=len(vocab), hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=1,
         num_key_value_heads=1, max_position_embeddings=48, tie_word_embeddings=False, eos_token_id=0, bos_token_id=None,
     )).save_pretrained(path)

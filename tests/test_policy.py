@@ -1,5 +1,6 @@
 """Log-probabilities against a plain forward pass; micro-batches and shares cover every answer exactly once."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,26 @@ def test_dropout_is_switched_off_and_wrong_paths_say_so(tmp_path, small_model):
     (tmp_path / "model" / "model.safetensors").rename(tmp_path / "model" / "pytorch_model.bin")
     with pytest.raises(ValueError, match="no causal language model at"):
         policies.load_model(tmp_path / "model")
+
+
+@pytest.mark.parametrize(("model_type", "said"), [("qwen2", None), ("llama", "comes back without spaces")])
+def test_a_tokenizer_that_loses_spaces_is_refused(tmp_path, model_type, said):
+    """What Transformers 5 makes of DeepSeek-R1-Distill-Llama's files."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = ["<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    core = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    core.save(str(tmp_path / "tokenizer.json"))
+    about = {"tokenizer_class": "LlamaTokenizerFast", "eos_token": "<eos>", "bos_token": "<eos>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(about))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    if said:
+        with pytest.raises(ValueError, match=said):
+            policies.load_tokenizer(tmp_path)
+    else:
+        ids = policies.load_tokenizer(tmp_path)("1 + 1", add_special_tokens=False)["input_ids"]
+        assert ids == core.encode("1 + 1").ids
 
 
 def test_a_model_that_caps_its_logits_is_refused(tmp_path):
