@@ -132,7 +132,7 @@ def test_dry_run_prints_the_table_and_refuses_in_one_line(capsys):
 
     train.main(["r1-1.5b", "--dry-run", "--gpus=8", "--gpu-memory=80"])
     out = capsys.readouterr().out
-    assert "1.78 billion parameters, 8 x 80 GiB" in out and "AdamW's moments" in out and "76.4" in out
+    assert "1.78 billion parameters, 8 x 80 GiB" in out and "AdamW's moments" in out and "68.4" in out
     with pytest.raises(SystemExit) as stop:
         train.main(["r1-1.5b", "--dry-run", "--gpus=8", "--gpu-memory=40"])
     assert stop.value.code == 2
