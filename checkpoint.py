@@ -108,7 +108,11 @@ def restore_optimizer(checkpoint, model, optimizer):
     for key, tensor in tensors.items():
         name, kind = key.rsplit(".", 1)
         optimizer.state[parameters[name]][kind] = tensor if kind == "step" else shard.placed(tensor, parameters[name])
-    return json.loads((Path(checkpoint) / "trainer.json").read_text())["step"]
+    path = Path(checkpoint) / "trainer.json"
+    try:
+        return int(json.loads(path.read_text())["step"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} does not say the step: {error}") from error
 
 
 def restore_state(checkpoint):
@@ -146,10 +150,20 @@ def append_lines(path, records):
 
 
 def read_lines(path):
-    """The records of a JSON-lines file; a torn last line (killed while writing) is left out."""
+    """The records of a JSON-lines file, each an object with a step; a torn last line (killed while writing) is left
+    out. ValueError names the line that is not one."""
     path = Path(path)
     lines = path.read_bytes().split(b"\n") if path.exists() else [b""]  # bytes: a kill may cut a character in two
-    return [json.loads(line) for line in lines[:-1]]  # what follows the last newline is empty or torn
+    records = []
+    for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is empty or torn
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+            raise ValueError(f"{path}, line {number}: not an object with a step")
+        records.append(record)
+    return records
 
 
 def keep_lines_until(path, step):

@@ -17,8 +17,8 @@ import time
 # Errors that come in several classes and have only their words in common
 OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|MemoryError|out of memory|can't allocate memory")
 LESS_MEMORY = (
-    "Less --micro-batch-tokens helps the update, less --gpu-memory-utilization leaves more to all but vLLM, --shard "
-    "splits the model over ranks; with these changed, too, the same command goes on from the last checkpoint"
+    "less --micro-batch-tokens helps the update, less --gpu-memory-utilization leaves more to all but vLLM, --shard "
+    "splits the model over ranks"
 )
 LOST_RANK = re.compile(r"Connection (closed|reset) by peer|Broken pipe|remote process exited|Connection refused")
 
@@ -68,20 +68,22 @@ def fail(message, rank=0, code=2, patience=3):
 
 
 @contextlib.contextmanager
-def machine_trouble(rank=0):
+def machine_trouble(rank=0, goes_on="from the last checkpoint", less_memory=LESS_MEMORY):
     """Around a whole run: trouble of the machine ends in one line and exit code 1. What may be our bug keeps its
-    traceback."""
+    traceback. goes_on: how the same command, given again, would; less_memory: what helps where that runs out."""
     try:
         yield
     except KeyboardInterrupt:
-        fail("stopped; the same command goes on from the last checkpoint", rank, code=130)
+        fail(f"stopped; the same command goes on {goes_on}", rank, code=130)
     except Exception as error:
         if OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"):
             said = str(error).strip().split("\n")[0].split(". ")[:2]  # what, and how much; then follow tables
-            fail(f"out of memory: {'. '.join(said).rstrip('.') or type(error).__name__}. {LESS_MEMORY}", rank, code=1)
+            what = ". ".join(said).rstrip(".") or type(error).__name__
+            fail(f"out of memory: {what}. To go on {goes_on}: {less_memory}", rank, code=1)
         # The lost rank may have had no time to speak, and it may be rank 0 who waits for nobody
         if isinstance(error, RuntimeError) and LOST_RANK.search(str(error)):
-            fail("another rank is gone; the last checkpoint is whole", rank, code=1, patience=0 if rank == 1 else 3)
+            said = f"another rank is gone; the same command goes on {goes_on}"
+            fail(said, rank, code=1, patience=0 if rank == 1 else 3)
         if not isinstance(error, OSError | FloatingPointError):
             raise
         fail(error, rank, code=1)

@@ -10,11 +10,11 @@ mean (metrics.py), the page to look at (html_report.py).
 import importlib.util
 import itertools
 import math
-import os
 import sys
 import time
 import zlib
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +34,7 @@ from results import (
     write_problems,
     write_results,
 )
-from world import gather_parts
+from world import gather_parts, join_world, parting
 
 # ---------------------------------------------------------------------------------------------------- evaluate
 
@@ -191,7 +191,7 @@ def load_sets(cfg, tokenizer):
     return problems, prompt_ids, notes
 
 
-def run(cfg, rank, world_size, local_rank):
+def run(cfg, rank, world_size, device):
     """Load, answer, grade, print and write; the whole of `python eval.py`."""
     import torch
     import transformers
@@ -202,7 +202,6 @@ def run(cfg, rank, world_size, local_rank):
 
     transformers.utils.logging.disable_progress_bar()  # of loading weights; ours is the one to watch
     output = Path(cfg.output_dir)
-    device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     with cli.user_errors(rank):
         tokenizer = policy.load_tokenizer(cfg.model, cfg.trust_remote_code)
         problems, prompt_ids, notes = load_sets(cfg, tokenizer)
@@ -268,17 +267,10 @@ def room_for_answers(cfg, longest_prompt):
 
 def main(argv=None):
     cfg = cli.parse(Config, argv, prog="eval.py", description="Accuracy and length of a model over data sets.")
-    rank, world_size, local_rank = (int(os.environ.get(k, d)) for k, d in
-                                    (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
-    if world_size > 1:
-        import torch.distributed as dist
-
-        dist.init_process_group("gloo")  # ranks exchange only answers, which are text: no GPU collective is needed
-    try:
-        run(cfg, rank, world_size, local_rank)
-    finally:
-        if world_size > 1:
-            dist.destroy_process_group()
+    # Ranks exchange only answers, which are text: no GPU collective is needed
+    world = join_world("gloo", patience=timedelta(days=1))
+    with parting(world), cli.machine_trouble(world.rank, "with the answers it has", "a smaller --chunk takes less"):
+        run(cfg, world.rank, world.size, world.device)
 
 
 if __name__ == "__main__":

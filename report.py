@@ -48,6 +48,9 @@ class Run:
         path = self.dir / "config.json"
         if self.dir.exists() and not self.dir.is_dir():
             raise ValueError(f"--run-dir {self.dir} is a file")
+        there = next(p for p in (self.dir, *self.dir.absolute().parents) if p.exists())
+        if self.main and not os.access(there, os.W_OK):
+            raise ValueError(f"--run-dir {self.dir}: no right to write in {there}")
         if not path.exists():
             return
         if not self.cfg.resume:
@@ -180,7 +183,12 @@ def print_times(directory):
     steps = checkpoint.read_lines(directory / "metrics.jsonl")
     if not steps:
         raise ValueError(f"{directory} holds no metrics.jsonl of a run")
-    Console().print(time_table(step_times(steps, checkpoint.read_lines(directory / "evals.jsonl"))))
+    evaluations = checkpoint.read_lines(directory / "evals.jsonl")
+    try:
+        times = step_times(steps, evaluations)
+    except TypeError as error:
+        raise ValueError(f"{directory}: seconds or tokens that are not numbers ({error})") from error
+    Console().print(time_table(times))
 
 
 def print_before_after(before, after, dial):

@@ -42,6 +42,8 @@ def claim_directory(output, cfg, max_tokens, problems, prompt_ids):
                 raise ValueError(f"{output} holds answers but no config.json to say whose: take another --output-dir")
             write(path, json.dumps(asked, indent=1) + "\n")
             return
+        if not isinstance(found, dict):
+            raise ValueError(f"{path} is not a configuration")
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"--output-dir {output} cannot be used: {error}") from error
     # Paths may change between two starts as long as what they lead to is the same
@@ -101,7 +103,10 @@ def read_answers(output) -> list[Answer]:
         for line in path.open(encoding="utf-8", errors="replace") if path.exists() else ():
             try:
                 answer = Answer(**json.loads(line))
-            except (json.JSONDecodeError, TypeError):  # torn by a kill: asked again
+                whole = isinstance(answer.length, int)
+            except (json.JSONDecodeError, TypeError):
+                whole = False
+            if not whole:  # torn by a kill: asked again
                 continue
             found[answer.source, answer.index, answer.sample] = answer
     return list(found.values())
@@ -112,13 +117,18 @@ def read_reference(directory) -> dict:
     path = Path(directory) / "results.json"
     try:
         found = json.loads(path.read_text("utf-8"))
-        if not isinstance(found, dict) or not {"sets", "average", "config"} <= set(found):
-            raise ValueError(f"--reference {path}: not the results of an evaluation")
+        numbers = [*found["sets"].values(), found["average"]["plain"], found["average"]["paper"]]
+        for row in numbers:
+            for key in ("accuracy", "mean_length"):
+                float(row[key] or 0)  # null: not known
+        found["config"]["model"]
         return found
     except FileNotFoundError as error:
         raise ValueError(f"--reference {directory}: no results.json there") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"--reference {path} cannot be read: {error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"--reference {path}: not the results of an evaluation") from error
 
 
 def write_results(cfg, result, output, max_tokens, notes, reference=None) -> tuple[dict, dict, dict | None]:

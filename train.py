@@ -12,6 +12,7 @@ P prompts | G answers a prompt | N = P*G answers in prompt order | T response to
 """
 
 import functools
+import math
 import sys
 import time
 import zlib
@@ -19,7 +20,6 @@ from collections import Counter
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import transformers
 from torch.nn.parallel import DistributedDataParallel
 
@@ -37,7 +37,7 @@ import shard
 from config import PRESETS, refuse_ignored
 from eval import decode, evaluate
 from update import update
-from world import gather, join_world, together
+from world import gather, join_world, parting, together
 
 
 def train(cfg, world):
@@ -66,8 +66,8 @@ def train(cfg, world):
             done, state = checkpoint.restore_optimizer(path, model, optimizer), checkpoint.restore_state(path)
             if state.pop("prompts", fingerprint) != fingerprint:
                 raise ValueError(f"{cfg.train_data} has changed since {path}: choose another --run-dir")
+        run.begin(done, held_out[0])
     opened = tokenizer.decode(prompts[0]).rstrip().endswith("<think>")
-    run.begin(done, held_out[0])
 
     settings = evaluation_settings(cfg, world, len(held_out[0]))
 
@@ -230,7 +230,7 @@ def evaluation_settings(cfg, world, n_problems):
         "seed": cfg.seed,
         "rank": world.rank,
         "world_size": world.size,
-        "chunk": max(1, min(128, n_problems) // world.size),  # many rows at once, yet work for every rank
+        "chunk": math.ceil(min(128, n_problems) / world.size),  # many rows at once, yet work for every rank
     }
 
 
@@ -278,12 +278,8 @@ def main(argv=None):
     transformers.utils.logging.disable_progress_bar()
     sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 still gets its table
     world = join_world()
-    try:
-        with cli.machine_trouble(world.rank):
-            train(cfg, world)
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    with parting(world), cli.machine_trouble(world.rank):
+        train(cfg, world)
 
 
 if __name__ == "__main__":

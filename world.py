@@ -6,6 +6,8 @@ torchrun tells each process its place through the environment; plain python is r
 
 import contextlib
 import os
+import sys
+import traceback
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -22,21 +24,39 @@ class World:
     device: torch.device = torch.device("cpu")
 
 
-def join_world():
-    """This process's World, after the process group stands (NCCL on GPUs, gloo on CPUs) where there are several."""
+def join_world(backend=None, patience=timedelta(hours=2)):
+    """This process's World, after the process group stands (NCCL on GPUs, gloo on CPUs) where there are several.
+    patience: how long ranks wait for the slowest one's answers; NCCL's usual ten minutes may be too short."""
     rank, size, local = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         if local >= torch.cuda.device_count():
             cli.fail(f"process {local + 1} of this node finds only {torch.cuda.device_count()} GPUs, one each", rank)
         torch.cuda.set_device(device)
-    if size > 1:  # ranks wait for the slowest one's answers, which may take longer than NCCL's usual ten minutes
+    if size > 1:
         try:
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
+            dist.init_process_group(backend or ("nccl" if device.type == "cuda" else "gloo"), timeout=patience)
         except RuntimeError as error:
             hint = "; for --max-restarts set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 (docs/nodes.md)"
             cli.fail(f"the ranks could not meet: {error}{hint}", rank, code=1, patience=0)
     return World(rank, size, device)
+
+
+@contextlib.contextmanager
+def parting(world):
+    """Around all that a rank does: at the end of it ranks part. One that fails goes at once, without NCCL's farewell,
+    which would wait for ranks that wait for it; torchrun sees it gone and stops them."""
+    try:
+        yield
+    except BaseException as error:
+        if world.size == 1:
+            raise
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(error.code if isinstance(getattr(error, "code", None), int) else 1)
+    if world.size > 1:
+        dist.destroy_process_group()
 
 
 def gather_parts(items, world_size):
