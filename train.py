@@ -148,7 +148,13 @@ def dry_run(cfg):
         raise ValueError("--shard splits a model over several ranks and there is one")
     if min(cfg.prompts_per_step, cfg.prompts_per_step // cfg.mini_batches * cfg.group_size) < gpus:
         raise ValueError(f"--prompts-per-step {cfg.prompts_per_step} is too few for {gpus} ranks")
-    memory.show(cfg, gpus, memory_each, vllm=cfg.sampler != "transformers")
+    here = found and not cfg.gpus  # else it is a plan for another machine, which may have what this one lacks
+    vllm = rollout.is_vllm(cfg.sampler, torch.device("cuda")) if here else cfg.sampler != "transformers"
+    if cfg.sampler == "auto" and here:
+        print(f"--sampler auto: {'vLLM' if vllm else 'Transformers, for vLLM is not installed'}, as training here would")
+    elif cfg.sampler == "auto":
+        print("--sampler auto: vLLM is assumed; add --sampler transformers for a node without it")
+    memory.show(cfg, gpus, memory_each, vllm=vllm)
 
 
 def load_prompts(cfg, spec, split, tokenizer, run, limit=None):

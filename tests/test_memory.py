@@ -138,3 +138,24 @@ def test_dry_run_prints_the_table_and_refuses_in_one_line(capsys):
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "sample needs" in error and "--shard" in error
+
+
+def test_dry_run_says_which_sampler_it_assumes(capsys, monkeypatch):
+    """A plan for another machine takes vLLM; one for this machine's GPUs takes what training here would."""
+    import train
+
+    def dry_run(*flags):
+        train.main(["r1-1.5b", "--dry-run", "--gpu-memory=80", *flags])
+        out = capsys.readouterr().out
+        return [line for line in out.splitlines() if "--sampler" in line], "vLLM asleep" in out
+
+    (line,), vllm = dry_run("--gpus=8")
+    assert vllm and "vLLM is assumed" in line and "--sampler transformers" in line
+    assert dry_run("--gpus=8", "--sampler=vllm") == ([], True)
+    assert dry_run("--gpus=8", "--sampler=transformers") == ([], False)
+    monkeypatch.setattr(train.torch.cuda, "device_count", lambda: 8)
+    for installed in (True, False):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name, there=installed: there or None)
+        (line,), vllm = dry_run()
+        assert vllm == installed and f"auto: {'vLLM' if installed else 'Transformers'}" in line and "here" in line
+    assert dry_run("--gpus=8")[1]
