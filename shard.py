@@ -106,11 +106,21 @@ def whole_state(model, keep):
     return state
 
 
+class Writer(dcp.FileSystemWriter):
+    """Says why a disk refuses: torch.save covers the system's words with its surprise at the file's length."""
+
+    def write_data(self, plan, planner):
+        try:
+            return super().write_data(plan, planner)
+        except RuntimeError as error:
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+
+
 def save_split(tensors, folder):
     """Write {name: tensor} by torch.distributed.checkpoint: each rank its own part, at once. Raises OSError everywhere
     if any rank could not."""
     try:
-        dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder, sync_files=True))
+        dcp.save(tensors, storage_writer=Writer(folder, sync_files=True))
     except CheckpointException as error:  # not an Exception, and its text holds every rank's traceback
         raise OSError(_first_failure(error)) from error
 

@@ -1,7 +1,9 @@
 """What goes wrong on one rank is said by all: no rank waits for one that has left, and the last checkpoint is whole."""
 
 import contextlib
+import os
 import resource
+import subprocess
 import time
 from unittest import mock
 
@@ -61,6 +63,28 @@ def refused(folder, sharded, world):
     return said
 
 
+def full(disk, sharded, world):
+    """What save raises, and what is left, as the disk has room for ever more of a second checkpoint."""
+    folder, said = disk / str(sharded), []
+    model = make_small_model().double()
+    policy, optimizer, cfg = set_up(model, sharded, world)
+    steps(policy, optimizer, cfg, world, 1, SAVED)
+    checkpoint.save(folder, SAVED, model, NoTokenizer(), optimizer)
+    while len(said) < 99:  # 8 kB more each time
+        if world.rank == 0:
+            (disk / "filler").unlink(missing_ok=True)
+            free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+            (disk / "filler").write_bytes(bytes(max(0, free - (len(said) + 2) * 8192)))
+        torch.distributed.barrier()
+        try:
+            checkpoint.save(folder, 9, model, NoTokenizer(), optimizer)
+            (disk / "filler").unlink(missing_ok=True)
+            return said
+        except OSError as error:
+            said.append((str(error), sorted(path.name for path in (folder / "checkpoints").iterdir())))
+            torch.distributed.barrier()
+
+
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trouble")
@@ -78,3 +102,21 @@ def test_rank_0_cannot_write(said, sharded):
         assert left == [f"step_{SAVED}"] == results[sharded][1][place][2]
     assert results[sharded][0].keys() == PLACES.keys() - ({"weights"} if not sharded else set())
     assert checkpoint.list_steps(folder / ("split" if sharded else "copied")) == [SAVED, 9]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True).returncode:
+        pytest.skip("a disk of its own needs the right to mount")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up(small_disk, tmp_path):
+    """Whichever file no longer fits: both ranks say so alike, and the next try with more room is none the worse."""
+    for ranks in in_ranks(2, tmp_path, (full, small_disk, True), (full, small_disk, False)):
+        assert ranks[0] == ranks[1] and 5 < len(ranks[0]) < 99
+        for words, left in ranks[0]:
+            assert "step_9: " in words and "No space left on device" in words and left == [f"step_{SAVED}"], words
