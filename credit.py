@@ -14,6 +14,7 @@ P prompts | G answers a prompt
 
 import dataclasses
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,8 +91,8 @@ def unlearned(credit_PG, correct_PG):
 # ----------------------------------------------------------------------------------------------- where answers are from
 
 FIGURE_1 = "Figure 1 of arXiv 2510.04474: six answers to one question, of which three are right"
-WHY = """The paper's figure says that the length penalty takes it from 1 to -0.17. No single convention gives both: 1 is
-from the population std (the sample std gives 0.91), -0.17 from the sample std (the population std gives -0.18).
+WHY = """The paper's figure says that the length penalty takes it from 1 to -0.17. No single convention gives both: 1 \
+is from the population std (the sample std gives 0.91), -0.17 from the sample std (the population std gives -0.18).
 """
 SHARES = (0.27, 0.4, 0.8, 0.5, 0.5, 0.5)  # of the limit; the figure does not say how long its wrong answers are
 
@@ -106,9 +107,24 @@ def figure_1(**knobs):
     return Groups(FIGURE_1, batch, torch.zeros(1, 6), cfg, own=own)
 
 
+MUST_BE = {
+    "step": (lambda v: type(v) is int, "a whole number"),
+    "correct": (lambda v: v in (True, False), "true or false"),
+    "length": (lambda v: type(v) is int and 0 < v < 2**31, "1 or more"),
+    "logp": (lambda v: type(v) in (int, float) and math.isfinite(v), "a number"),
+    "response": (lambda v: type(v) is str, "a text"),
+}
+
+
 def read_groups(path, step=0, problem=-1, **knobs):
     """Whole groups of answers of one step of a samples.jsonl; ValueError, naming the file, for what is not there."""
     records = plots.read_lines(path)
+    for number, r in enumerate(records, start=1):
+        if not {"correct", "length"} <= r.keys():
+            raise ValueError(f"{path}: line {number} has no correct or no length: not a run's samples.jsonl")
+        for key, (is_good, rule) in MUST_BE.items():
+            if key in r and not is_good(r[key]):
+                raise ValueError(f"{path}: line {number}: {key} must be {rule}, got {r[key]!r}")
     steps = sorted({r["step"] for r in records})
     step = step or steps[-1]
     if step not in steps:
@@ -116,22 +132,18 @@ def read_groups(path, step=0, problem=-1, **knobs):
     names, batches = {}, []  # names: problem -> its number, for HAPO's records
     for s in steps[: steps.index(step) + 1]:
         groups = {}
-        for number, r in enumerate(records, start=1):
+        for r in records:
             if r["step"] == s:
-                if not {"correct", "length"} <= r.keys():
-                    raise ValueError(f"{path}: line {number} has no correct or no length: not a run's samples.jsonl")
-                if not isinstance(r["length"], int) or r["length"] < 1 or not isinstance(r.get("logp", 0.0), float):
-                    raise ValueError(f"{path}: line {number}: length must be 1 or more, logp a number")
-                groups.setdefault((r.get("source"), r.get("index"), r.get("prompt")), []).append(r)
-        if len({len(group) for group in groups.values()}) > 1:
-            raise ValueError(f"{path}: the groups of step {s} have different numbers of answers")
+                groups.setdefault(repr([r.get("source"), r.get("index"), r.get("prompt")]), []).append(r)
+        if len({len(group) for group in groups.values()} | {b.correct_PG.shape[1] for b in batches}) > 1:
+            raise ValueError(f"{path}: the groups of step {s} have different numbers of answers, or others than before")
         if s == step and problem != -1:
             if not 0 <= problem < len(groups):
                 raise ValueError(f"--problem {problem}: step {step} has groups 0 to {len(groups) - 1}")
             groups = dict([list(groups.items())[problem]])
         batches.append(_batch(list(groups.values()), [names.setdefault(key, len(names)) for key in groups]))
     *earlier, batch = batches
-    score_PG = torch.tensor([[r.get("logp", 0.0) for r in group] for group in groups.values()])
+    score_PG = torch.tensor([[float(r.get("logp", 0)) for r in group] for group in groups.values()])
     cfg = dataclasses.replace(_run_settings(Path(path).with_name("config.json")), **knobs)
     cfg = dataclasses.replace(cfg, group_size=batch.correct_PG.shape[1])
     return Groups(f"{path}, step {step}", batch, score_PG, cfg, earlier)
@@ -150,8 +162,12 @@ def _run_settings(path):
     try:
         saved = json.loads(path.read_text()) if path.exists() else {}
         # JSON has no infinity (it is a text there) and no tuples
-        return config.Config(**{key: type(value)(saved.get(key, value)) for key, value in ours.items()})
-    except (ValueError, TypeError, AttributeError) as error:
+        cfg = config.Config(**{key: type(value)(saved.get(key, value)) for key, value in ours.items()})
+        unknown = {cfg.preference} - methods.PREFERENCES.keys() | set(cfg.rewards) - methods.REWARDS.keys()
+        if unknown:
+            raise ValueError(f"methods.py has no {', '.join(sorted(unknown))}")
+        return cfg
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not the settings of a run: {error}") from error
 
 
@@ -181,7 +197,8 @@ def show(groups, console):
     knobs = [f"{name} {getattr(groups.cfg, name):g}" for name in ("lam", "alpha", "alp_beta", "hapo_w", "l1_target")]
     knobs += [f"{key} {value:g} for {name}" for name, own in groups.own.items() for key, value in own.items()]
     about = f"Credit times the number of answers. {', '.join(knobs)}, limit {groups.cfg.max_response_tokens}. HAPO's "
-    about += "record and LASER-D's targets are as after one earlier look at these answers."
+    about += "records are as after an earlier look at these answers, LASER-D's targets those of its last choice (at the "
+    about += f"file's first step, then every {groups.cfg.laser_every} steps)."
     console.print(about, highlight=False, style="dim")
 
 
@@ -190,8 +207,8 @@ def _table(title):
 
 
 def _lines(column):
-    """A column's name, narrow."""
-    return column.replace(" ", "\n").replace("-", "-\n", 1)
+    """A column's name in lines of 8 letters, which is the width of a column."""
+    return "\n".join(word if len(word) <= 8 else word.replace("-", "-\n", 1) for word in column.split())
 
 
 def _cell(credit, right):
@@ -236,7 +253,7 @@ def plot(groups, out_png):
                 if bad:
                     corner = column - 0.47, row - 0.45
                     ax.add_patch(Rectangle(corner, 0.94, 0.9, fill=False, edgecolor=plots.INK, linewidth=1.6))
-        ax.set_xticks(range(len(table)), map(_lines, table), fontsize=8.5)
+        ax.set_xticks(range(len(table)), table, fontsize=9, rotation=35, ha="left", rotation_mode="anchor")
         ax.xaxis.tick_top()
         answers = zip(batch.correct_PG.flatten().tolist(), batch.length_PG.flatten().tolist(), strict=True)
         ax.set_yticks(range(P * G), [f"{'right' if right else 'wrong'}, {length:,}" for right, length in answers])
@@ -261,7 +278,10 @@ def main(argv=None):
             show_conventions(console)
         show(groups, console)
         if cfg.plot:
-            plot(groups, cfg.plot)
+            try:
+                plot(groups, cfg.plot)
+            except OSError as error:
+                raise ValueError(f"--plot {cfg.plot}: {error.strerror}") from error
             console.print(cfg.plot, highlight=False)
 
 

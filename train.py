@@ -151,7 +151,7 @@ def dry_run(cfg):
     here = found and not cfg.gpus  # else it is a plan for another machine, which may have what this one lacks
     vllm = rollout.is_vllm(cfg.sampler, torch.device("cuda")) if here else cfg.sampler != "transformers"
     if cfg.sampler == "auto" and here:
-        print(f"--sampler auto: {'vLLM' if vllm else 'Transformers, for vLLM is not installed'}, as training here would")
+        print(f"--sampler auto: {'vLLM' if vllm else 'Transformers, as vLLM is missing'} on this machine")
     elif cfg.sampler == "auto":
         print("--sampler auto: vLLM is assumed; add --sampler transformers for a node without it")
     memory.show(cfg, gpus, memory_each, vllm=vllm)

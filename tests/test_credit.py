@@ -142,6 +142,64 @@ def test_mistakes_are_one_line(samples, argv, words, capsys):
     assert stop.value.code == 2 and words in err and err.count("\n") == 1
 
 
+ROW = {"step": 2, "source": "set", "index": 7, "prompt": "?", "correct": True, "length": 3}
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"step": "two"}, "line 1: step must be a whole number, got 'two'"),
+    ({"step": None}, "line 1: step must be a whole number, got None"),
+    ({"correct": "no"}, "line 1: correct must be true or false, got 'no'"),
+    ({"length": 0}, "line 1: length must be 1 or more, got 0"),
+    ({"length": 2**40}, "line 1: length must be 1 or more, got"),
+    ({"length": True}, "line 1: length must be 1 or more, got True"),
+    ({"logp": math.nan}, "line 1: logp must be a number, got nan"),
+    ({"logp": None}, "line 1: logp must be a number, got None"),
+    ({"response": 7}, "line 1: response must be a text, got 7"),
+    ({"index": [7], "prompt": {}}, None),  # unusual, but a name for a group
+    ({"logp": -1}, None),
+])
+def test_a_line_with_a_wrong_value_is_named(change, words, tmp_path, capsys):
+    path = tmp_path / "samples.jsonl"
+    path.write_text("".join(json.dumps(ROW | change) + "\n" for _ in range(3)))
+    if words is None:
+        return credit.main([f"--samples={path}"])
+    with pytest.raises(SystemExit) as stop:
+        credit.main([f"--samples={path}"])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and words in err and err.count("\n") == 1
+
+
+def test_steps_of_other_group_sizes_and_settings_of_other_tables(samples, tmp_path):
+    with samples.open("a") as file:
+        file.writelines(json.dumps(ROW | {"step": 3}) + "\n" for _ in range(3))
+    with pytest.raises(ValueError, match="groups of step 3 have different numbers of answers, or others than before"):
+        credit.read_groups(samples)
+    for settings in ({"preference": "lines"}, {"rewards": ["lines"]}):
+        (tmp_path / "config.json").write_text(json.dumps(settings))
+        with pytest.raises(ValueError, match="config.json: not the settings of a run: methods.py has no lines"):
+            credit.read_groups(samples, step=2)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(ValueError, match="config.json: not the settings of a run"):
+        credit.read_groups(samples, step=2)
+
+
+@pytest.mark.parametrize("name, words", [("none/a.png", "No such file or directory"), ("a.xyz", "not supported")])
+def test_a_picture_that_cannot_be_saved(name, words, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        credit.main([f"--plot={tmp_path / name}"])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and words in err and err.count("\n") == 1
+
+
+def test_heads_are_whole_words(tmp_path):
+    """But for one that no column of eight letters holds."""
+    broken = [line for line in map(credit._lines, credit.credit_table(credit.figure_1())) if "-\n" in line]
+    assert broken == ["shorter-\nbetter"]
+    (ax,) = credit.plot(credit.figure_1(), tmp_path / "credit.png").axes
+    assert [t.get_text() for t in ax.get_xticklabels()] == list(credit.credit_table(credit.figure_1()))
+
+
 def test_files_that_are_no_samples(samples, tmp_path):
     with pytest.raises(ValueError, match="none.jsonl: no such file"):
         credit.read_groups(tmp_path / "none.jsonl")
