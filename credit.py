@@ -197,8 +197,8 @@ def show(groups, console):
     knobs = [f"{name} {getattr(groups.cfg, name):g}" for name in ("lam", "alpha", "alp_beta", "hapo_w", "l1_target")]
     knobs += [f"{key} {value:g} for {name}" for name, own in groups.own.items() for key, value in own.items()]
     about = f"Credit times the number of answers. {', '.join(knobs)}, limit {groups.cfg.max_response_tokens}. HAPO's "
-    about += "records are as after an earlier look at these answers, LASER-D's targets those of its last choice (at the "
-    about += f"file's first step, then every {groups.cfg.laser_every} steps)."
+    about += "records are as after an earlier look at these answers, LASER-D's targets of its last choice: at the "
+    about += f"file's first step, then every {groups.cfg.laser_every} steps."
     console.print(about, highlight=False, style="dim")
 
 

@@ -41,7 +41,6 @@ METHODS = {  # in the order of legends: name in the figures, colour, marker
 SPARE = ("#882255", "#117733", "#999933", "#332288")  # for methods that are not in that table
 SYMBOL = {"lam": "λ", "alpha": "α", "alp_beta": "β", "hapo_w": "w", "length_limit": "limit"}
 NO_PENALTY = {"lam": math.inf, "alpha": 0.0, "alp_beta": 0.0, "hapo_w": 0.0}  # knob -> its reference strength
-LABEL_AT = {"alp": (4, -11), "hapo": (4, -11), "grpo-lp": (-14, 5), "grpo-sum": (4, -11)}  # points; else (5, 5)
 LIKE_GRPO = ("grpo-lp", "alp", "hapo")  # at strength 0 their reward and their update are GRPO's
 TEXTS = ("method", "knob", "role", "phase", "group")
 
@@ -149,24 +148,25 @@ def _style(method):
     return method, SPARE[i % len(SPARE)], "p"
 
 
-def _draw_trade_off(ax, found, labels, size=6):
-    """A line a method; hollow squares where there is no penalty; the base as grey lines, if they are in sight."""
+def _draw_trade_off(ax, found, strengths, size=6):
+    """A line a method, its markers growing with the strength; hollow squares where there is no penalty; the base as
+    grey lines, if they are in sight. strengths: name them in the legend, for beside the points they hide each other."""
     groups = {method: ps for method, ps in found.items() if method != "base"}
     for method, own in groups.items():
         name, colour, marker = _style(method)
         start = reference(own[0], groups)
         path = own if start is None or start in own else [start, *own]
         ax.plot([p.mean_length for p in path], [100 * p.accuracy for p in path], color=colour, linewidth=1.3, zorder=2)
-        for p in own:
+        for i, p in enumerate(own):
             ax.errorbar(p.mean_length, 100 * p.accuracy, xerr=p.mean_length_se or 0, yerr=100 * (p.accuracy_se or 0),
-                        fmt="s" if p.is_reference else marker, color=colour, markersize=size, capsize=2, linewidth=1,
-                        markerfacecolor="white" if p.is_reference else colour, markeredgewidth=1.4, zorder=3)
-            if labels and p.strength is not None:
-                ax.annotate(p.strength_text, (p.mean_length, 100 * p.accuracy), xytext=LABEL_AT.get(method, (5, 5)),
-                            fontsize=8, color=colour, textcoords="offset points", zorder=4)  # fmt: skip
+                        fmt="none", ecolor=colour, alpha=0.45, linewidth=1, zorder=2)  # fmt: skip
+            ax.plot(p.mean_length, 100 * p.accuracy, "s" if p.is_reference else marker, color=colour,
+                    markersize=size * (1 if p.is_reference or len(own) == 1 else 0.8 + 0.7 * i / (len(own) - 1)),
+                    markerfacecolor="white" if p.is_reference else colour, markeredgewidth=1.2, zorder=3)  # fmt: skip
+        symbol, values = SYMBOL.get(own[0].knob), ", ".join(p.strength_text for p in own)
         ax.plot([], [], color=colour, marker="s" if method == "grpo" else marker, markersize=size, linewidth=1.3,
                 markerfacecolor="white" if method == "grpo" else colour,
-                label=name + (f" ({SYMBOL[own[0].knob]})" if labels and own[0].knob in SYMBOL else ""))
+                label=name + (f", {symbol} = {values}" if strengths and symbol else ""))
     ax.margins(0.08)
     (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
     every = [(p, method) for method, own in groups.items() for p in own]
@@ -183,7 +183,7 @@ def _draw_trade_off(ax, found, labels, size=6):
         ax.axhline(100 * base.accuracy, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         below = "" if y0 < 100 * base.accuracy else ", below"
         ax.text(0.985, 0.02, f"base: {100 * base.accuracy:.0f} %{below}", transform=ax.transAxes, ha="right",
-                fontsize=9 if labels else 8, color=GREY,
+                fontsize=9 if strengths else 8, color=GREY,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
     ax.set(xlim=(x0, x1), ylim=(y0, y1))
 
@@ -201,10 +201,11 @@ def trade_off(rows, out_png):
     """Accuracy against length, all methods in one panel: up and to the left is better."""
     with figure(6.2, [[0]]) as (fig, (ax,)):
         found = points(rows)
-        _draw_trade_off(ax, found, labels=True)
+        _draw_trade_off(ax, found, strengths=True)
         ax.set(xlabel="mean length, tokens (shorter is better)", ylabel="accuracy, %")
-        ax.set_title(f"hollow squares: no length penalty; grey: the base; {_bars(found)}", fontsize=10, color=GREY)
-        fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=10)
+        about = f"larger: stronger; hollow squares: no length penalty; grey: the base; {_bars(found)}"
+        ax.set_title(about, fontsize=10, color=GREY)
+        fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=10)
         fig.savefig(out_png)
         return fig
 
@@ -220,7 +221,7 @@ def difficulty(rows, out_png):
     with figure(2.7 * len(mosaic), mosaic) as (fig, _):
         axes = {int(ax.get_label()): ax for ax in fig.axes}
         for i, level in enumerate(levels):
-            _draw_trade_off(axes[i], points(rows, level), labels=False, size=4.5)
+            _draw_trade_off(axes[i], points(rows, level), strengths=False, size=4.5)
             axes[i].set_title(level.split("/")[-1].replace("-", " "))
             axes[i].tick_params(labelsize=9)
         for i, ax in axes.items():

@@ -157,5 +157,6 @@ def test_dry_run_says_which_sampler_it_assumes(capsys, monkeypatch):
     for installed in (True, False):
         monkeypatch.setattr("importlib.util.find_spec", lambda name, there=installed: there or None)
         (line,), vllm = dry_run()
-        assert vllm == installed and f"auto: {'vLLM' if installed else 'Transformers'}" in line and "this machine" in line
+        assert vllm == installed and line.endswith("on this machine")
+        assert line.startswith(f"--sampler auto: {'vLLM' if installed else 'Transformers'}")
     assert dry_run("--gpus=8")[1]

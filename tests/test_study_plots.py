@@ -139,11 +139,15 @@ def test_trade_off_shows_the_points_and_hollow_squares(study, tmp_path):
     colour = study_plots.METHODS["alp"][1]
     path = [found["grpo"][0], *found["alp"]]  # from its reference on
     assert lines[colour] == [(p.mean_length, pytest.approx(100 * p.accuracy)) for p in path]
-    squares = [c.lines[0] for c in ax.containers if c.lines[0].get_marker() == "s"]
+    marks = [line for line in ax.lines if line.get_linestyle() == "None"]
+    squares = [line for line in marks if line.get_marker() == "s"]
     assert len(squares) == 3 and all(line.get_markerfacecolor() == "white" for line in squares)
-    assert len(ax.containers) == 25
-    texts = {t.get_text() for t in ax.texts}
-    assert {"∞", "0.05", "1e-9", "base: 52 %, below"} <= texts
+    assert len(marks) == len(ax.containers) == 25
+    sizes = [line.get_markersize() for line in marks if line.get_color() == colour]
+    assert sizes == sorted(set(sizes)) and len(sizes) == 4  # larger: stronger
+    assert [t.get_text() for t in ax.texts] == ["base: 52 %, below"]  # strengths are in the legend, not on each other
+    legend = [t.get_text() for t in fig.legends[0].get_texts()]
+    assert {"ALP, β = 1e-9, 1e-8, 1e-7, 0.001", "DRPO, λ = ∞, 0.5, 0.2, 0.1, 0.05", "GRPO"} <= set(legend)
     greys = [line.get_xdata()[0] for line in ax.lines if line.get_color() == study_plots.GREY]
     assert 117.0 in greys and len(greys) == 2
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
