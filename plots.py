@@ -72,28 +72,34 @@ def read_run(run) -> tuple[list[dict], list[dict]]:
 # ---------------------------------------------------------------------------------------------------- figures
 
 
+SMOOTHED = 7  # batches
 DRIFT = {"kl": "KL(old || new), nats a token", "grad_norm": "gradient norm before clipping"}
 
 
 def training_curves(runs, out_png):
     """Accuracy and length against steps; below them what explains a surprise: KL, mixed groups, cut-off answers.
 
-    runs: a run (see read_run) or {label: run} to compare several.
+    runs: a run (see read_run) or {label: run} to compare several. The base that all start from is drawn once.
     """
     runs = {label: read_run(run) for label, run in (runs if isinstance(runs, dict) else {"": runs}).items()}
     # A single update a batch is on-policy: its KL is 0 throughout, and the gradient says more
     drift = "kl" if any(r.get("kl") for train, _ in runs.values() for r in train) else "grad_norm"
+    starts = [[e | {"seconds": None} for e in held_out if e["step"] == 0] for _, held_out in runs.values()]
+    base = starts[0] if len(runs) > 1 and all(start == starts[0] for start in starts) else []
     with figure(5.4, [[0] * 3 + [1] * 3, [2] * 2 + [3] * 2 + [4] * 2], (2.1, 1.2)) as (fig, axes):
         for (label, (train, held_out)), colour, marker in zip(runs.items(), itertools.cycle(COLOURS),
                                                               itertools.cycle(MARKERS)):
+            held_out = [e for e in held_out if e["step"] > 0 or not base]
             for ax, key, scale in ((axes[0], "accuracy", 100), (axes[1], "mean_length", 1)):
                 _curve(ax, train, key, scale, colour, alpha=0.2)
                 _curve(ax, _smooth(train, key), key, scale, colour, alpha=0.75,
-                       label=f"{label} training, 7-step mean".strip() if len(runs) == 1 else None)
+                       label=f"{label} training".strip() if len(runs) == 1 else None)
                 _points(ax, held_out, key, scale, marker, INK if len(runs) == 1 else colour,
                         f"{label} held out, ± s.e.".strip(" ,") if len(runs) == 1 else label)
             for ax, key, scale in ((axes[2], drift, 1), (axes[3], "mixed_groups", 100), (axes[4], "truncated", 100)):
                 _curve(ax, train, key, scale, colour)
+        for ax, key, scale in ((axes[0], "accuracy", 100), (axes[1], "mean_length", 1)):
+            _points(ax, base, key, scale, "s", INK, "base")
         names = ("accuracy, %", "mean length, tokens", DRIFT[drift],
                  "groups with right and wrong, %", "cut off at the limit, %")
         for ax, name in zip(axes, names, strict=True):
@@ -107,7 +113,8 @@ def training_curves(runs, out_png):
         for ax in axes[3:]:
             ax.set_ylim(0, max(5, ax.get_ylim()[1]))
         if axes[0].get_legend_handles_labels()[0]:
-            axes[0].legend(loc="best", fontsize=9)
+            about = f"pale: batches, bold: mean of the last {SMOOTHED}"
+            axes[0].legend(loc="best", fontsize=9, title=about, title_fontsize=9, alignment="left")
         fig.savefig(out_png)
         return fig
 
@@ -213,14 +220,11 @@ def _points(ax, evaluations, key, scale, marker, colour, label):
                     capsize=3, label=label, zorder=3)
 
 
-def _smooth(records, key, half_window=3):
-    """Moving mean of up to 2 half_window + 1 steps; at both ends of the run only the steps there are."""
+def _smooth(records, key):
+    """Mean of the latest SMOOTHED steps: a trailing one, so that a line starts where its data start."""
     records = [r for r in records if _is_number(r.get(key))]
-    smoothed = []
-    for i, r in enumerate(records):
-        window = [w[key] for w in records[max(0, i - half_window) : i + half_window + 1]]
-        smoothed.append({"step": r["step"], key: sum(window) / len(window)})
-    return smoothed
+    windows = [records[max(0, end - SMOOTHED) : end] for end in range(1, len(records) + 1)]
+    return [{"step": w[-1]["step"], key: sum(r[key] for r in w) / len(w)} for w in windows]
 
 
 def _is_number(value):

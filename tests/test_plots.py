@@ -48,6 +48,27 @@ def test_training_curves_show_batches_and_held_out_points(tmp_path):
     assert titles[:3] == ["accuracy, %", "mean length, tokens", "KL(old || new), nats a token"]
 
 
+def test_bold_lines_are_trailing_means_and_the_legend_says_so(tmp_path):
+    """A centred window once let the smoothed accuracy start above its data."""
+    (accuracy, length), steps = plots.training_curves(metrics(), tmp_path / "c.png").axes[:2], range(1, 13)
+    trailing = [80 - sum(range(max(1, s - 6), s + 1)) / len(range(max(1, s - 6), s + 1)) for s in steps]
+    pale, bold = length.lines[:2]
+    assert list(bold.get_ydata()) == pytest.approx(trailing) and bold.get_ydata()[0] == pale.get_ydata()[0]
+    assert pale.get_alpha() < bold.get_alpha()
+    assert accuracy.get_legend().get_title().get_text() == "pale: batches, bold: mean of the last 7"
+
+
+def test_the_base_that_runs_share_is_drawn_once(tmp_path):
+    base = {"step": 0, "eval_accuracy": 0.5, "eval_accuracy_se": 0.02, "eval_mean_length": 70.0}
+    again = base | {"eval_seconds": 2.5}
+    ax = plots.training_curves({"a": [base, *metrics()], "b": [again, *metrics()]}, tmp_path / "c.png").axes[0]
+    at_0 = [c.get_label() for c in ax.containers if 0 in c.lines[0].get_xdata()]
+    assert at_0 == ["base"] and [t.get_text() for t in ax.get_legend().get_texts()] == ["a", "b", "base"]
+    other = base | {"eval_accuracy": 0.4}
+    ax = plots.training_curves({"a": [base, *metrics()], "b": [other, *metrics()]}, tmp_path / "c.png").axes[0]
+    assert [c.get_label() for c in ax.containers if 0 in c.lines[0].get_xdata()] == ["a", "b"]
+
+
 def test_run_directory_with_its_own_file_of_evaluations(tmp_path):
     write(tmp_path / "metrics.jsonl", metrics(every=99))
     write(tmp_path / "evals.jsonl", [{"step": 0, "accuracy": 0.5, "accuracy_se": None, "mean_length": 90.0}])
