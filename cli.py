@@ -56,7 +56,7 @@ def parse(config, argv=None, *, prog=None, description=None, check=None):
     return cfg
 
 
-def fail(message, rank=0, code=2, patience=3):
+def fail(message, rank=0, code=2, patience=10):
     """Leave with one line on stderr and exit code 2, as command-line tools do for a usage error (1: the machine's
     trouble). Ranks above 0 wait a little: usually all meet the same mistake, rank 0 says it and torchrun stops the
     others; one that fails alone still gets to speak, and says who it is."""

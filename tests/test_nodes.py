@@ -67,12 +67,11 @@ def wait_for(happened, *processes):
         time.sleep(0.02)
 
 
-def killed_in_the_middle(folder, torchrun, *others):
-    """SIGKILL to one rank under `torchrun` once there is a checkpoint. Returns the rank."""
+def killed_in_the_middle(folder, torchrun, *others, which=0):
+    """SIGKILL to one of the ranks under `torchrun`, the first or the second, once there is a checkpoint."""
     wait_for(lambda: checkpoint.list_steps(folder), torchrun, *others)
-    (rank, pid), *_ = sorted(ranks_of(torchrun).items())
-    os.kill(pid, signal.SIGKILL)
-    return rank
+    ranks = ranks_of(torchrun)
+    os.kill(ranks[sorted(ranks)[which]], signal.SIGKILL)
 
 
 def same(folder, undisturbed):
@@ -91,17 +90,17 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
-def test_a_rank_dies(undisturbed, tmp_path):
-    """Rank 0, which writes the checkpoints, is killed: torchrun says so and ends the other (which may be first to say
-    so), and the same command goes on."""
+@pytest.mark.parametrize("rank", [0, 1])  # rank 0 writes the checkpoints
+def test_a_rank_dies(undisturbed, tmp_path, rank):
+    """One is killed: torchrun says so and ends the other (which may be first to say so), and the same command goes
+    on."""
     process = start(tmp_path, "--nproc_per_node=2")
     with ended_at_last(process):
-        assert killed_in_the_middle(tmp_path, process) == 0
+        killed_in_the_middle(tmp_path, process, which=rank)
         said, _ = process.communicate(timeout=PATIENCE)
-    lines = [line for line in said.splitlines() if line.startswith("error")]
+    lines, other = [x for x in said.splitlines() if x.startswith("error")], ["error (rank 1)", "error"][rank]
     assert process.returncode and "Signal 9 (SIGKILL)" in said and said.count("Traceback") == 1, said  # torchrun's own
-    gone = "error (rank 1): another rank is gone; the same command goes on from the last checkpoint"
-    assert lines in ([], [gone]), said
+    assert lines in ([], [f"{other}: another rank is gone; the same command goes on from the last checkpoint"]), said
     again = start(tmp_path, "--nproc_per_node=2")
     with ended_at_last(again):
         said, _ = again.communicate(timeout=PATIENCE)

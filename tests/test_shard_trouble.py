@@ -85,6 +85,20 @@ def full(disk, sharded, world):
             torch.distributed.barrier()
 
 
+def diverged(_, sharded, world):
+    """One weight of rank 1's is NaN: what the next update raises, and whether the other weights are still numbers."""
+    model = make_small_model().double()
+    policy, optimizer, cfg = set_up(model, sharded, world)
+    weight = model.model.layers[1].mlp.up_proj.weight.data
+    if world.rank == 1:
+        getattr(weight, "_local_tensor", weight)[-1, -1] = torch.nan
+    try:
+        steps(policy, optimizer, cfg, world, 1, 1)
+    except FloatingPointError as error:
+        others = [p for p in model.parameters() if p.data_ptr() != weight.data_ptr()]
+        return str(error), all(getattr(p, "_local_tensor", p).isfinite().all().item() for p in others)
+
+
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trouble")
@@ -120,3 +134,8 @@ def test_a_disk_that_fills_up(small_disk, tmp_path):
         assert ranks[0] == ranks[1] and 5 < len(ranks[0]) < 99
         for words, left in ranks[0]:
             assert "step_9: " in words and "No space left on device" in words and left == [f"step_{SAVED}"], words
+
+
+def test_a_loss_that_is_nan(tmp_path):
+    for ranks in in_ranks(2, tmp_path, (diverged, None, True), (diverged, None, False)):
+        assert ranks[0] == ranks[1] == ("the gradient is not finite (nan); the last checkpoint is intact", True)
