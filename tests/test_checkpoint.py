@@ -106,6 +106,10 @@ def test_lines_after_a_kill(tmp_path):
     with open(path, "ab") as file:
         file.write(b'{"step": 7, "response": "caf\xc3')  # torn inside a character
     assert len(checkpoint.read_lines(path)) == 5
+    for wrong, said in (("{}", "not an object with a step"), ("[1]", "not an object"), ("{", "Expecting")):
+        (tmp_path / "wrong.jsonl").write_text('{"step": 1}\n' + wrong + "\n")
+        with pytest.raises(ValueError, match=f"wrong.jsonl, line 2: {said}"):
+            checkpoint.read_lines(tmp_path / "wrong.jsonl")
     checkpoint.keep_lines_until(path, 3)
     checkpoint.append_lines(path, [{"step": 4}])
     assert [r["step"] for r in checkpoint.read_lines(path)] == [1, 2, 3, 4]

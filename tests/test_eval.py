@@ -297,6 +297,12 @@ def test_output_and_reference_mistakes(tiny_model, tmp_path, capsys):
     (tmp_path / "strange" / "answers.jsonl").write_text("")
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "results.json").write_text('{"sets": {}}')
+    (tmp_path / "words").mkdir()
+    row = {"accuracy": "most", "mean_length": 3}
+    words = {"sets": {"a": row}, "average": {"plain": row, "paper": row}, "config": {"model": "m"}}
+    (tmp_path / "words" / "results.json").write_text(json.dumps(words))
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "config.json").write_text("3")
     (tmp_path / "model").mkdir()
     shutil.copy(Path(tiny_model) / "config.json", tmp_path / "model")
     for flags, message in [
@@ -304,6 +310,8 @@ def test_output_and_reference_mistakes(tiny_model, tmp_path, capsys):
         (["--output-dir", str(tmp_path / "strange")], "holds answers but no config.json"),
         (["--reference", str(tmp_path / "gone")], "gone: no results.json there"),
         (["--reference", str(tmp_path / "half")], "not the results of an evaluation"),
+        (["--reference", str(tmp_path / "words")], "not the results of an evaluation"),
+        (["--output-dir", str(tmp_path / "odd")], "config.json is not a configuration"),
         (["--max-prompt-tokens", "2"], "none of 7 prompts fits in 2 tokens, the shortest has 6"),
         (["--model", str(tmp_path / "model")], "no tokenizer at"),
     ]:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -204,6 +205,19 @@ def test_another_config_in_the_same_directory_is_refused(finished, capsys):
         in_process(finished, "--no-resume")
     assert "already holds a run" in capsys.readouterr().err
     in_process(finished, "--micro-batch-tokens=100")  # memory is not part of what was asked for
+
+
+@pytest.mark.parametrize(("file", "text", "said"), [
+    ("metrics.jsonl", '{"step": 1}\n{"step"\n', "metrics.jsonl, line 2"),
+    ("evals.jsonl", '{"step": "1"}\n', "evals.jsonl, line 1: not an object with a step"),
+    ("checkpoints/step_4/trainer.json", "[]", "trainer.json does not say the step"),
+])  # fmt: skip
+def test_a_run_whose_files_somebody_changed(finished, tmp_path, capsys, file, text, said):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / file).write_text(text)
+    with pytest.raises(SystemExit) as stop:
+        in_process(tmp_path / "run", "--steps=5")
+    assert stop.value.code == 2 and said in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_diverged_weights_and_a_full_disk_end_in_one_line(tmp_path, capsys, monkeypatch):
