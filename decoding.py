@@ -34,19 +34,17 @@ def draw(logits_BV, uniform_B, temperature, top_p=1.0):
     logp_BV = (logits_BV / temperature).log_softmax(-1)
     if top_p < 1:
         logp_BV, order_BV = logp_BV.sort(-1, descending=True)
-        cdf_BV = logp_BV.exp().cumsum(-1)
+    cdf_BV = logp_BV.exp().cumsum(-1, dtype=torch.float64)  # a GPU adds up in pieces: in float32 a sum could fall
+    mass_B = cdf_BV[:, -1:]  # 1 up to rounding, and the rounding matters to u near 1
+    if top_p < 1:
         last_B = (cdf_BV < top_p).sum(-1, keepdim=True).clamp(max=cdf_BV.shape[-1] - 1)  # the set's last token
         mass_B = cdf_BV.gather(-1, last_B)
-    else:
-        cdf_BV = logp_BV.exp().cumsum(-1)
-        mass_B = cdf_BV[:, -1:]  # 1 up to rounding, and the rounding matters to u near 1
-    # The first token whose cdf exceeds u * mass. There is one, and a possible one: u <= 1 - 2^-24 (24 random bits), and
-    # times that, every float32 rounds to a smaller one.
+    # The first token whose cdf exceeds u * mass. There is one, for u < 1, and it is a possible one.
     token_B = torch.searchsorted(cdf_BV, uniform_B[:, None] * mass_B, right=True)
     token_B = token_B.clamp(max=logp_BV.shape[-1] - 1)  # NaN ends up past the last; `checked` reports it
     drawn_B = logp_BV.gather(-1, token_B)
     if top_p < 1:
-        return order_BV.gather(-1, token_B)[:, 0], (drawn_B - mass_B.log())[:, 0]
+        return order_BV.gather(-1, token_B)[:, 0], (drawn_B - mass_B.log())[:, 0].float()
     return token_B[:, 0], drawn_B[:, 0]
 
 
