@@ -222,6 +222,8 @@ class Config:
 
 def refuse_ignored(cfg, preset):
     """ValueError for a setting that is not the preset's and that only methods other than the chosen one read."""
+    if (cfg.gpus or cfg.gpu_memory) and not cfg.dry_run:
+        raise ValueError("--gpus and --gpu-memory are for --dry-run: torchrun says how many ranks there are")
     for field in dataclasses.fields(cfg):
         users = [name for name, method in METHODS.items() if field.name in method.settings]
         value, ignored = getattr(cfg, field.name), users and cfg.method not in users

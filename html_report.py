@@ -377,6 +377,9 @@ def main(argv=None):
             write(cfg.dirs, out)
         except OSError as error:
             raise ValueError(f"{out} cannot be written: {error}") from error
+        except (AttributeError, KeyError, TypeError) as error:  # what eval.py and train.py write has its keys and types
+            what = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{', '.join(cfg.dirs)}: a file there is not as it was written ({what})") from error
     print(out)
 
 

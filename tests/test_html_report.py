@@ -158,6 +158,9 @@ def test_a_page_of_many_long_answers_stays_small(tmp_path, monkeypatch):
     ({"results.json": "[]"}, "not the results of an evaluation"),
     ({"metrics.jsonl": '{"step": 1}\n{"st'}, "line 2 is not valid JSON"),
     ({"results.json": '{"sets": {}, "average": {}, "config": {}}', "answers.jsonl": '{"so'}, "answers.jsonl: line 1"),
+    ({"results.json": '{"sets": {}, "average": {}, "config": {}}', "answers.jsonl": '{"source": "a", "index": 1}'},
+     "a file there is not as it was written (KeyError: 'text')"),
+    ({"results.json": '{"sets": 3, "average": {}, "config": {}}'}, "not as it was written"),
 ])  # fmt: skip
 def test_mistakes_get_one_line(tmp_path, capsys, content, message):
     (tmp_path / "d").mkdir()

@@ -157,6 +157,7 @@ MISTAKES = {
     "model": (["--model=./no/such/model"], "model directory ./no/such/model does not exist"),
     "data": (["--train-data=./none.jsonl"], "./none.jsonl: no such file"),
     "sampler": (["--sampler=vllm"], "vllm"),
+    "gpus": (["--gpus=8"], "--gpus and --gpu-memory are for --dry-run"),
     "run dir": ([f"--run-dir={ROOT / 'LICENSE'}"], "is a file"),
 }
 
