@@ -1,17 +1,15 @@
 """Checkpoints are whole or absent, whatever happens while they are written."""
 
 import json
+import multiprocessing
 import shutil
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
 
 import checkpoint
-from conftest import ROOT
+from conftest import make_small_model
 
 
 class NoTokenizer:
@@ -73,21 +71,19 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, small_model, mon
 
 def test_killed_while_writing(tmp_path):
     """A process that writes checkpoints without pause is killed; what is found is always loadable."""
-    code = f"""
-import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
-from conftest import make_small_model
-from test_checkpoint import NoTokenizer, trained
-import checkpoint
-model = make_small_model(); optimizer = trained(model)
-for step in range(10**6):
-    checkpoint.save({str(tmp_path)!r}, step, model, NoTokenizer(), optimizer)
-"""
-    process = subprocess.Popen([sys.executable, "-c", code])
+    def write_on():
+        model = make_small_model()
+        optimizer = trained(model)
+        for step in range(10**6):
+            checkpoint.save(tmp_path, step, model, NoTokenizer(), optimizer)
+
+    process = multiprocessing.get_context("fork").Process(target=write_on, daemon=True)
+    process.start()
     deadline = time.time() + 120
     while len(checkpoint.list_steps(tmp_path)) < 2 and time.time() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     from safetensors.torch import load_file
 
     for step in checkpoint.list_steps(tmp_path):

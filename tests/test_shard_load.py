@@ -13,6 +13,8 @@ import shard
 import train
 from conftest import make_small_model
 
+pytestmark = pytest.mark.slow
+
 
 def seen_by(world, path):
     """`path` for rank 0; for another rank a directory of its own that has no weights at all."""

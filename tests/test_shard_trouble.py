@@ -15,6 +15,8 @@ from test_shard import SAVED, in_ranks, set_up, steps
 import checkpoint
 from conftest import make_small_model
 
+pytestmark = pytest.mark.slow
+
 
 class Refuses(NoTokenizer):
     def save_pretrained(self, path):

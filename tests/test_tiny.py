@@ -192,6 +192,7 @@ def test_model_is_small_untied_and_servable(model, tokenizer):
     assert config.pad_token_id == tokenizer.pad_token_id != tokenizer.eos_token_id
 
 
+@pytest.mark.slow  # and the weights are committed
 def test_base_overthinks(model, tokenizer):
     """The promises of the model card on 40 problems x 4, with room for so small a sample."""
     numbers, texts = make_base.measure(model, tokenizer, n_problems=40, n=4, seed=1)

