@@ -140,8 +140,10 @@ class Run:
                 )
         checkpoint.append_lines(self.dir / "samples.jsonl", records)
         if step % self.cfg.show_every == 0:
-            first = sorted(records[:G], key=lambda r: (-r["weight"], r["length"]))
-            for r in (first[0], first[-1]):
+            groups = (records[k : k + G] for k in range(0, len(records), G))
+            by_weight = (sorted(group, key=lambda r: (-r["weight"], r["length"])) for group in groups)
+            shown = max(by_weight, key=lambda group: group[0]["weight"] - group[-1]["weight"])
+            for r in (shown[0], shown[-1]):
                 verdict = "right" if r["correct"] else f"wrong: {r['reason']}"
                 self.say(f"--- {_clip(r['prompt'], 200)}  [{verdict}, {r['length']} tokens, weight {r['weight']:.2f}]")
                 self.say(_clip(r["response"], 600))
