@@ -72,7 +72,7 @@ def read_run(run) -> tuple[list[dict], list[dict]]:
 # ---------------------------------------------------------------------------------------------------- figures
 
 
-SMOOTHED = 7  # batches
+SMOOTHED = 3  # batches
 DRIFT = {"kl": "KL(old || new), nats a token", "grad_norm": "gradient norm before clipping"}
 
 

@@ -51,11 +51,11 @@ def test_training_curves_show_batches_and_held_out_points(tmp_path):
 def test_bold_lines_are_trailing_means_and_the_legend_says_so(tmp_path):
     """A centred window once let the smoothed accuracy start above its data."""
     (accuracy, length), steps = plots.training_curves(metrics(), tmp_path / "c.png").axes[:2], range(1, 13)
-    trailing = [80 - sum(range(max(1, s - 6), s + 1)) / len(range(max(1, s - 6), s + 1)) for s in steps]
+    trailing = [80 - sum(range(max(1, s - 2), s + 1)) / len(range(max(1, s - 2), s + 1)) for s in steps]
     pale, bold = length.lines[:2]
     assert list(bold.get_ydata()) == pytest.approx(trailing) and bold.get_ydata()[0] == pale.get_ydata()[0]
     assert pale.get_alpha() < bold.get_alpha()
-    assert accuracy.get_legend().get_title().get_text() == "pale: batches, bold: mean of the last 7"
+    assert accuracy.get_legend().get_title().get_text() == "pale: batches, bold: mean of the last 3"
 
 
 def test_the_base_that_runs_share_is_drawn_once(tmp_path):
