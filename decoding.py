@@ -4,6 +4,7 @@ B responses decoded at once | T columns of the cache | V vocabulary
 `rollout.TransformersSampler` runs the model; nothing here does.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +55,9 @@ class GrowingLayer(DynamicLayer):
     (torch.cat, as the parent class has it, copies the whole cache for every token.)
     """
 
+    limit = math.inf
+    """Columns that can come to be needed."""
+
     def adopt(self, keys, values, n_columns):
         """Take over buffers of which the first n_columns columns are filled."""
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
@@ -67,19 +71,20 @@ class GrowingLayer(DynamicLayer):
             return self.keys, self.values
         start, stop = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
         if stop > self.buffers[0].shape[2]:
-            room = stop + max(64, stop // 2)
+            room = min(stop + max(64, stop // 2), self.limit)
             self.adopt(*(right_aligned([(old, None)], start, room) for old in (self.keys, self.values)), start)
         for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
             buffer[:, :, start:stop] = new
         self.keys, self.values = (buffer[:, :, :stop] for buffer in self.buffers)
         return self.keys, self.values
 
-    def move(self, source, target, n_rows):
-        """Copy rows `source` over rows `target`, then keep the first n_rows."""
-        for buffer in (self.keys, self.values):
-            buffer[target] = buffer[source]
-        self.buffers = tuple(buffer[:n_rows] for buffer in self.buffers)
-        self.keys, self.values = self.keys[:n_rows], self.values[:n_rows]
+    def keep(self, source, target, n_rows, n_columns, limit):
+        """Copy rows `source` over rows `target`, then keep the first n_rows and the last n_columns, as views."""
+        for states in (self.keys, self.values):
+            states[target] = states[source]
+        first, self.limit = self.keys.shape[2] - n_columns, limit
+        self.buffers = tuple(buffer[:n_rows, :, first:] for buffer in self.buffers)
+        self.keys, self.values = self.keys[:n_rows, :, first:], self.values[:n_rows, :, first:]
 
 
 def right_aligned(parts, n_columns, capacity):
@@ -124,30 +129,40 @@ def advance(batch, logits_BV, eos_K, temperature, top_p):
     rows["done"] = rows["finished"] | (rows["count"] == limit)
 
 
+def columns(rows):
+    """(least, most, limit): the rows' lengths in the cache, and the columns that it can come to need for them."""
+    least, most = (int(length) for length in rows["length"].aminmax())
+    return least, most, most + rows["tokens"].shape[1] - 1 - int(rows["count"].min())
+
+
 def remove_done(batch):
     """Take out the rows that are done, in place: the last ones that are not move into their places, so that no more
     rows are copied than leave. Returns {(prompt, index): (response_ids, finished, logp)}."""
     rows, done_B = batch.rows, batch.rows["done"]
     done = done_B.nonzero()[:, 0]
-    columns = [rows[key][done].tolist() for key in ("id", "count", "finished", "tokens", "logp")]
+    answers = [rows[key][done].tolist() for key in ("id", "count", "finished", "tokens", "logp")]
     n_rows = len(done_B) - len(done)
     target, source = done[done < n_rows], n_rows + (~done_B[n_rows:]).nonzero()[:, 0]
     for value in rows.values():
         value[target] = value[source]
     batch.rows = {key: value[:n_rows] for key, value in rows.items()}
-    for layer in batch.cache.layers:
-        layer.move(source, target, n_rows)
-    return {tuple(i): (tokens[:n], finished, logp[:n]) for i, n, finished, tokens, logp in zip(*columns, strict=True)}
+    if len(batch):
+        least, most, limit = columns(batch.rows)
+        batch.ragged = least < most
+        for layer in batch.cache.layers:
+            layer.keep(source, target, n_rows, most, limit)
+    return {tuple(i): (tokens[:n], finished, logp[:n]) for i, n, finished, tokens, logp in zip(*answers, strict=True)}
 
 
 def merge(parts, room=64):
     """Join (rows, cache, cache_rows) parts, one cache row a row, into a Batch with room for more columns."""
     rows = {key: torch.cat([part[0][key] for part in parts]) for key in parts[0][0]}
-    shortest, longest = (int(length) for length in rows["length"].aminmax())
+    least, most, limit = columns(rows)
     cache = parts[0][1]
     for i, layer in enumerate(cache.layers):  # layer by layer, so that only one layer is ever held twice
         states = [(part[1].layers[i].keys, part[1].layers[i].values, part[2]) for part in parts]
-        keys = right_aligned([(k, index) for k, _, index in states], longest, longest + room)
-        values = right_aligned([(v, index) for _, v, index in states], longest, longest + room)
-        layer.adopt(keys, values, longest)
-    return Batch(rows, cache, ragged=shortest < longest)
+        capacity, layer.limit = min(most + room, limit), limit
+        keys = right_aligned([(k, index) for k, _, index in states], most, capacity)
+        values = right_aligned([(v, index) for _, v, index in states], most, capacity)
+        layer.adopt(keys, values, most)
+    return Batch(rows, cache, ragged=least < most)
