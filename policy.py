@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import cached_file
 
 HEAD_CHUNK_ELEMENTS = 2**26  # logits in float32 at a time: 256 MB; a whole (8192, 152k) would be 5 GB a copy
 
@@ -34,15 +35,15 @@ def load_tokenizer(path, trust_remote_code=False):
         raise ValueError(f"no tokenizer at {path}: {_first_line(error)}") from error
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer at {path} has no end token (eos_token), so no answer could ever end")
-    _check_spaces(tokenizer, Path(path) / "tokenizer.json")
+    _check_spaces(tokenizer, cached_file(path, "tokenizer.json", _raise_exceptions_for_missing_entries=False))
     return tokenizer
 
 
 def _check_spaces(tokenizer, file):
     """Transformers 5 takes a byte-level tokenizer.json beside a Llama config for SentencePiece's and loses spaces."""
-    if file.is_file():
+    if file:
         text = "1 + 1"
-        ids, written = (t(text, add_special_tokens=False) for t in (tokenizer, Tokenizer.from_file(str(file)).encode))
+        ids, written = (t(text, add_special_tokens=False) for t in (tokenizer, Tokenizer.from_file(file).encode))
         if ids["input_ids"] != written.ids and " " not in tokenizer.decode(ids["input_ids"]):
             raise ValueError(f"{file} is misread: {text!r} comes back without spaces; see tokenizer_class beside it")
 

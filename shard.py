@@ -18,6 +18,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from world import gather_parts
+
 
 def shard(policy, world):
     """Split policy.model's weights over all ranks, in place, moving them to this rank's device a layer at a time.
@@ -33,6 +35,9 @@ def shard(policy, world):
     layers = [module for module in policy.model.modules() if type(module).__name__ in kinds]
     if not layers:
         raise ValueError(f"--shard: {type(policy.model).__name__} does not say what its layers are (_no_split_modules)")
+    held = [(name, tuple(t.shape), t.dtype) for name, t in (*policy.named_parameters(), *policy.named_buffers())]
+    if any(theirs != held for theirs in gather_parts(held, world.size)):
+        raise ValueError("--shard: the model's weights are not those of its config.json (tie_word_embeddings?)")
     options = {"mesh": init_device_mesh(world.device.type, (world.size,))}
     if world.device.type == "cuda":
         options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)

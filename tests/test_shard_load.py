@@ -52,6 +52,14 @@ def tied(folder, sharded, world):
     return {"begin": begin, "weights": weights(model)}
 
 
+def untied(folder, sharded, world):
+    """config.json says tied, the file holds a head of its own: what each rank says."""
+    try:
+        set_up(load(folder, world), sharded, world)
+    except ValueError as error:
+        return str(error)
+
+
 def unreadable(folder, sharded, world):
     """The weights are missing: what each rank says."""
     try:
@@ -68,7 +76,12 @@ def two(tmp_path_factory):
     model.tie_weights()
     model.save_pretrained(folder / "tied")
     shutil.copytree(folder / "tied", folder / "empty", ignore=shutil.ignore_patterns("*.safetensors"))
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(2 * model.lm_head.weight.detach())
+    model.save_pretrained(folder / "untied")
+    shutil.copy(folder / "tied" / "config.json", folder / "untied")
     jobs = {
+        "untied": (untied, folder / "untied", True),
         "whole": (whole_run, folder / "run", True), "went on": (going_on, folder / "run", True),
         "tied": (tied, folder / "tied", True), "tied, replicated": (tied, folder / "tied", False),
         "empty": (unreadable, folder / "empty", True),
@@ -89,6 +102,10 @@ def test_tied_weights_stay_one(two):
         assert torch.equal(ours["begin"], theirs["begin"])
         moved = theirs["weights"] - theirs["begin"]
         assert moved.norm() > 0 and (ours["weights"] - theirs["weights"]).norm() < 1e-8 * moved.norm()
+
+
+def test_weights_that_are_not_what_config_json_says(two):
+    assert two["untied"][0] == two["untied"][1] and "tie_word_embeddings" in two["untied"][0]
 
 
 def test_weights_that_rank_0_cannot_read(two):
