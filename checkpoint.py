@@ -19,12 +19,14 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import shard
 from world import together
 
 PREFIX, TRAINER = "step_", "trainer"
+FAILURES = (OSError, SafetensorError, RuntimeError)  # of a disk, in several libraries' words; others are our bugs
 
 
 def save(run_dir, step, model, tokenizer, optimizer, state=None, *, keep=2):
@@ -39,7 +41,7 @@ def save(run_dir, step, model, tokenizer, optimizer, state=None, *, keep=2):
     final = Path(run_dir) / "checkpoints" / f"{PREFIX}{step}"
     partial = final.with_name(".partial")
     try:
-        with together(ranks, Exception, OSError):  # safetensors has an error of its own, too
+        with together(ranks, FAILURES, OSError):
             if first:
                 shutil.rmtree(partial, ignore_errors=True)  # what an earlier kill may have left
                 (partial / TRAINER).mkdir(parents=True)
@@ -47,7 +49,7 @@ def save(run_dir, step, model, tokenizer, optimizer, state=None, *, keep=2):
         if sharded:
             shard.save_split(moments, partial / TRAINER / "optimizer")
             weights = shard.whole_state(model, keep=first)
-        with together(ranks, Exception, OSError):  # after it, the checkpoint is there for every rank
+        with together(ranks, FAILURES, OSError):  # after it, the checkpoint is there for every rank
             if first:
                 model.save_pretrained(partial, state_dict=weights)
                 tokenizer.save_pretrained(partial)
@@ -61,13 +63,14 @@ def save(run_dir, step, model, tokenizer, optimizer, state=None, *, keep=2):
                 _remove(final)
                 os.rename(partial, final)
                 _flush(final.parent)
-                for old in list_steps(run_dir)[:-keep]:
-                    _remove(final.with_name(f"{PREFIX}{old}"))
     except OSError as error:  # on every rank, so they can meet again: the run ends when rank 0 has cleared up
         with together(ranks, OSError, OSError):
             if first:
                 shutil.rmtree(partial, ignore_errors=True)
         raise OSError(f"could not write {final}: {error}") from error
+    if first:
+        for old in list_steps(run_dir)[:-keep]:
+            _remove(final.with_name(f"{PREFIX}{old}"))
 
 
 def _remove(directory):
@@ -101,6 +104,8 @@ def restore_optimizer(checkpoint, model, optimizer):
         return torch.zeros(()) if key.endswith(".step") else torch.zeros_like(parameters[key.rsplit(".", 1)[0]])
 
     folder = Path(checkpoint) / TRAINER
+    if not folder.is_dir():
+        raise ValueError(f"{checkpoint} has no {TRAINER}/ to go on from: only a model, or of an older version")
     if (folder / "optimizer").is_dir():
         tensors = shard.load_split(folder / "optimizer", like)
     else:
@@ -149,9 +154,9 @@ def append_lines(path, records):
         raise OSError(f"could not write {path}: {error}") from error
 
 
-def read_lines(path):
-    """The records of a JSON-lines file, each an object with a step; a torn last line (killed while writing) is left
-    out. ValueError names the line that is not one."""
+def read_lines(path, key="step"):
+    """The records of a JSON-lines file, each an object with the whole number `key`; a torn last line (killed while
+    writing) is left out. ValueError names the line that is not one."""
     path = Path(path)
     lines = path.read_bytes().split(b"\n") if path.exists() else [b""]  # bytes: a kill may cut a character in two
     records = []
@@ -160,8 +165,8 @@ def read_lines(path):
             record = json.loads(line)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
-        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-            raise ValueError(f"{path}, line {number}: not an object with a step")
+        if not isinstance(record, dict) or not isinstance(record.get(key), int):
+            raise ValueError(f"{path}, line {number}: not an object with a number called {key}")
         records.append(record)
     return records
 

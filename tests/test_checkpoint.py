@@ -102,7 +102,7 @@ def test_lines_after_a_kill(tmp_path):
     with open(path, "ab") as file:
         file.write(b'{"step": 7, "response": "caf\xc3')  # torn inside a character
     assert len(checkpoint.read_lines(path)) == 5
-    for wrong, said in (("{}", "not an object with a step"), ("[1]", "not an object"), ("{", "Expecting")):
+    for wrong, said in (("{}", "not an object with a number"), ("[1]", "not an object"), ("{", "Expecting")):
         (tmp_path / "wrong.jsonl").write_text('{"step": 1}\n' + wrong + "\n")
         with pytest.raises(ValueError, match=f"wrong.jsonl, line 2: {said}"):
             checkpoint.read_lines(tmp_path / "wrong.jsonl")

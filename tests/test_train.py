@@ -74,6 +74,8 @@ def test_a_run_leaves_what_it_promises(finished):
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
     page = (finished / "report.html").read_text()
     assert "<html" in page and "boxed" in page
+    for name in ("problems", "answers_before", "answers_after"):  # read so by notebooks/05_watch_it_train.ipynb
+        assert checkpoint.read_lines(finished / f"{name}.jsonl", "index")
     samples = checkpoint.read_lines(finished / "samples.jsonl")
     assert len(samples) == 4 * 2 * 4 and all(s["weight"] == 0 for s in samples if not s["correct"])
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -212,7 +214,7 @@ def test_another_config_in_the_same_directory_is_refused(finished, capsys):
 def test_a_run_whose_files_somebody_changed(finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "run")
     for file, text, said in (
-        ("evals.jsonl", '{"step": "1"}\n', "evals.jsonl, line 1: not an object with a step"),
+        ("evals.jsonl", '{"step": "1"}\n', "evals.jsonl, line 1: not an object with a number called step"),
         ("checkpoints/step_4/trainer.json", "[]", "trainer.json does not say the step"),
     ):
         whole = (tmp_path / "run" / file).read_text()
@@ -256,7 +258,7 @@ def test_an_engine_out_of_memory_ends_in_one_line(tmp_path, capsys, monkeypatch)
     err = capsys.readouterr().err
     lines = [line for line in err.splitlines() if line.startswith("error")]
     assert stop.value.code == 1 and len(lines) == 1 and "Traceback" not in err
-    assert "out of memory: CUDA out of memory. Tried to allocate 9.00 GiB. To go on from the last" in lines[0]
+    assert "out of memory: CUDA out of memory. Tried to allocate 9.00 GiB. To go on from its last" in lines[0]
     assert checkpoint.newest(tmp_path) is not None
 
 
