@@ -43,6 +43,7 @@ SYMBOL = {"lam": "λ", "alpha": "α", "alp_beta": "β", "hapo_w": "w", "length_l
 NO_PENALTY = {"lam": math.inf, "alpha": 0.0, "alp_beta": 0.0, "hapo_w": 0.0}  # knob -> its reference strength
 LIKE_GRPO = ("grpo-lp", "alp", "hapo")  # at strength 0 their reward and their update are GRPO's
 TEXTS = ("method", "knob", "role", "phase", "group")
+MARKERS = "larger: stronger\nhollow squares: no length penalty\ngrey: the base"
 
 # ------------------------------------------------------------------------------------------------------------- reading
 
@@ -203,7 +204,7 @@ def trade_off(rows, out_png):
         found = points(rows)
         _draw_trade_off(ax, found, strengths=True)
         ax.set(xlabel="mean length, tokens (shorter is better)", ylabel="accuracy, %")
-        about = f"larger: stronger; hollow squares: no length penalty; grey: the base; {_bars(found)}"
+        about = f"{MARKERS.replace(chr(10), '; ')}; {_bars(found)}"
         ax.set_title(about, fontsize=10, color=GREY)
         fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=10)
         fig.savefig(out_png)
@@ -227,7 +228,7 @@ def difficulty(rows, out_png):
         for i, ax in axes.items():
             if i < 0:
                 ax.axis("off")
-        axes[-1].legend(*axes[0].get_legend_handles_labels(), loc="center", fontsize=10)
+        axes[-1].legend(*axes[0].get_legend_handles_labels(), loc="center", fontsize=10, title=MARKERS)
         fig.supxlabel("mean length, tokens (shorter is better)", fontsize=11)
         fig.supylabel("accuracy, %", fontsize=11)
         fig.savefig(out_png)
