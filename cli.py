@@ -68,13 +68,15 @@ def fail(message, rank=0, code=2, patience=10):
 
 
 @contextlib.contextmanager
-def machine_trouble(rank=0, goes_on="from the last checkpoint", less_memory=LESS_MEMORY):
+def machine_trouble(rank=0, goes_on="from its last checkpoint, if it has one", less_memory=LESS_MEMORY):
     """Around a whole run: trouble of the machine ends in one line and exit code 1. What may be our bug keeps its
     traceback. goes_on: how the same command, given again, would; less_memory: what helps where that runs out."""
     try:
         yield
     except KeyboardInterrupt:
-        fail(f"stopped; the same command goes on {goes_on}", rank, code=130)
+        if rank:  # it reaches all ranks, and rank 0 speaks
+            raise SystemExit(130) from None
+        fail(f"stopped; the same command goes on {goes_on}", code=130)
     except Exception as error:
         if OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"):
             said = str(error).strip().split("\n")[0].split(". ")[:2]  # what, and how much; then follow tables

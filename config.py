@@ -227,6 +227,8 @@ def refuse_ignored(cfg, preset):
     for field in dataclasses.fields(cfg):
         users = [name for name, method in METHODS.items() if field.name in method.settings]
         value, ignored = getattr(cfg, field.name), users and cfg.method not in users
+        if cfg.method.startswith("disco") and (field.name, value) in (("lam", math.inf), ("negatives", "mean")):
+            continue  # says what it does anyway
         # --length-limit is also the limit of reward_length, which is logged for every method
         if ignored and field.name != "length_limit" and value != getattr(preset, field.name):
             flag = f"--{field.name.replace('_', '-')}"

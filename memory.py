@@ -200,7 +200,10 @@ def terms(s, plan, gpu_memory):
             rows.append(Term("the sampler's weights", 2 * P, "resident", "bfloat16, 2 bytes a parameter"))
         n = min(DECODED_ROWS, plan.answers)
         cache = n * plan.context * cache_bytes(s)
-        return rows + [Term("keys and values", cache, "sample", f"at most: {n} answers of {plan.context:,} tokens")]
+        return rows + [
+            Term("keys and values", cache, "sample", f"at most: {n} answers of {plan.context:,} tokens"),
+            Term("drawing a token", 20 * n * s.vocab, "sample", "20 bytes a logit"),  # 3 float32, 1 float64
+        ]
     parcel = (6 if plan.sharded else 2) * s.embedding
     return rows + [
         Term("vLLM asleep", VLLM_ASLEEP, "update", "assumed"),
@@ -281,7 +284,8 @@ def show(cfg, gpus, gpu_memory, vllm=True):
         raise ValueError(f"{cfg.model}: its shapes are not known here; download it and give the directory as --model")
     plan = Plan.of(cfg, gpus, vllm)
     rows = terms(s, plan, gpu_memory)
-    title = f"{cfg.model}: {s.parameters / 1e9:.2f} billion parameters, {gpus} x {gpu_memory / GIB:.0f} GiB"
+    size = f"{s.parameters / 1e9:.2f} billion" if s.parameters > 1e8 else f"{s.parameters / 1e6:.2f} million"
+    title = f"{cfg.model}: {size} parameters, {gpus} x {gpu_memory / GIB:.0f} GiB"
     table = Table("GiB a GPU", "always", "sample", "update", "how", title=title, title_justify="left")
     for column in table.columns[1:4]:
         column.justify = "right"
@@ -294,12 +298,14 @@ def show(cfg, gpus, gpu_memory, vllm=True):
     answers = cfg.prompts_per_step * cfg.group_size
     print(
         f"A step: {cfg.prompts_per_step} prompts x {cfg.group_size} answers = {answers:,}, {plan.answers:,} a GPU, at "
-        f"most {answers * cfg.max_response_tokens / 1e6:.1f} million tokens; {cfg.mini_batches} optimizer steps; "
+        f"most {answers * cfg.max_response_tokens / 1e6:.1f} million tokens; "
+        f"{cfg.mini_batches} optimizer step{'s' * (cfg.mini_batches > 1)}; "
         f"micro-batches of at most {plan.tokens:,} tokens."
     )
     if plan.vllm_share is not None:
         n = vllm_answers(s, plan, gpu_memory)
         print(f"vLLM's cache holds {n:,} answers of {plan.context:,} tokens at once; more wait for their turn.")
     who = "Rank 0, alone," if plan.sharded else "Each process"
-    print(f"{who} reads {4 * s.parameters / GIB:.0f} GiB of weights into main memory when it starts.")
+    own = f", then each {2 * s.parameters / GIB:.0f} GiB to sample" * (plan.sharded and plan.vllm_share is None)
+    print(f"{who} reads {4 * s.parameters / GIB:.0f} GiB of weights into main memory when it starts{own}.")
     check(cfg, gpus, gpu_memory, vllm)

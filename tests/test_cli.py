@@ -103,13 +103,13 @@ class OutOfMemoryError(RuntimeError):
 TROUBLE = {
     "engine": (
         OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.1 GiB"),
-        "error: out of memory: CUDA out of memory. Tried to allocate 2.00 GiB. To go on from the last",
+        "error: out of memory: CUDA out of memory. Tried to allocate 2.00 GiB. To go on from its last",
     ),
     "vLLM's allocator": (RuntimeError("CUDA Error: out of memory at /x/cumem.cpp:62"), "error: out of memory: CUDA"),
     "CPU": (RuntimeError("CPUAllocator: can't allocate memory: you tried to allocate 8 bytes."), "out of memory: CPU"),
     "rank": (
         RuntimeError("[/x/gloo/transport/tcp/pair.cc:545] Connection closed by peer [127.0.0.1]:2"),
-        "error: another rank is gone; the same command goes on from the last checkpoint",
+        "error: another rank is gone; the same command goes on from its last checkpoint, if it has one",
     ),
     "hub": (ConnectionRefusedError(111, "Connection refused"), "error: [Errno 111] Connection refused"),
     "nan": (FloatingPointError("the gradient is not finite"), "error: the gradient is not finite"),
