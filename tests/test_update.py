@@ -139,7 +139,7 @@ def test_an_exact_sampler_spares_a_pass_and_changes_nothing(case):
 
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("sharded", [False, True], ids=["replicated", "sharded"])
+@pytest.mark.parametrize("sharded", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["replicated", "sharded"])
 def test_any_number_of_ranks(ranks, sharded, tmp_path):
     """Answers of one group land on different ranks; gloo processes must agree with one process, whether each holds the
     whole model or a part of it. With an answer a micro-batch some ranks have more of them, others fill up."""
@@ -239,7 +239,12 @@ def method_streamed(cfg, world):
     return *flat(model), numbers
 
 
-@pytest.mark.parametrize("name", methods.METHODS)
+OF_A_KIND = ("disco", "grpo-lp", "alp", "l1-max", "shorter-better", "laser-d", "grpo-sum")  # as others, by their update
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in OF_A_KIND)) for name in methods.METHODS]
+)
 def test_every_method_for_any_cut(name):
     for mini_batches, budgets in ((1, [10**6]), (3, [1, 100])):
         theirs = method_reference(method_settings(name, mini_batches))
