@@ -35,17 +35,18 @@ def load_tokenizer(path, trust_remote_code=False):
         raise ValueError(f"no tokenizer at {path}: {_first_line(error)}") from error
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer at {path} has no end token (eos_token), so no answer could ever end")
-    _check_spaces(tokenizer, cached_file(path, "tokenizer.json", _raise_exceptions_for_missing_entries=False))
+    _check_spaces(tokenizer, path)
     return tokenizer
 
 
-def _check_spaces(tokenizer, file):
+def _check_spaces(tokenizer, path, text="1 + 1"):
     """Transformers 5 takes a byte-level tokenizer.json beside a Llama config for SentencePiece's and loses spaces."""
-    if file:
-        text = "1 + 1"
-        ids, written = (t(text, add_special_tokens=False) for t in (tokenizer, Tokenizer.from_file(file).encode))
-        if ids["input_ids"] != written.ids and " " not in tokenizer.decode(ids["input_ids"]):
-            raise ValueError(f"{file} is misread: {text!r} comes back without spaces; see tokenizer_class beside it")
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if " " in tokenizer.decode(ids):
+        return
+    file = cached_file(path, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
+    if file and ids != Tokenizer.from_file(file).encode(text, add_special_tokens=False).ids:
+        raise ValueError(f"{file} is misread: {text!r} comes back without spaces; see tokenizer_class beside it")
 
 
 def load_model(path, *, dtype=torch.float32, device="cpu", trust_remote_code=False):
