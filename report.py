@@ -229,15 +229,17 @@ def _clip(text, limit):
     return text if len(text) <= limit else f"{text[: limit // 2]} [...] {text[-limit // 2 :]}"
 
 
+def git(*words):
+    """What git says of this code; None where there is no git, or no repository."""
+    try:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, cwd=os.path.dirname(__file__) or ".")
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
 def _about():
     """What ran: the command, the code and the versions."""
-    def git(*words):
-        try:
-            done = subprocess.run(["git", *words], capture_output=True, text=True, cwd=os.path.dirname(__file__) or ".")
-        except OSError:  # no git on this machine
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
     return {
         "command": " ".join([os.path.basename(sys.executable), *sys.argv]),
         "commit": git("rev-parse", "HEAD"),

