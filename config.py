@@ -221,7 +221,7 @@ class Config:
 
 
 def refuse_ignored(cfg, preset):
-    """ValueError for a setting that is not the preset's and that only methods other than the chosen one read."""
+    """ValueError for a setting that is not the preset's and that nothing reads: only other methods, only a dry run."""
     if (cfg.gpus or cfg.gpu_memory) and not cfg.dry_run:
         raise ValueError("--gpus and --gpu-memory are for --dry-run: torchrun says how many ranks there are")
     for field in dataclasses.fields(cfg):

@@ -87,10 +87,11 @@ def training_curves(runs, out_png):
     starts = [[e | {"seconds": None} for e in held_out if e["step"] == 0] for _, held_out in runs.values()]
     base = starts[0] if len(runs) > 1 and all(start == starts[0] for start in starts) else []
     with figure(5.4, [[0] * 3 + [1] * 3, [2] * 2 + [3] * 2 + [4] * 2], (2.1, 1.2)) as (fig, axes):
+        with_held_out = ((axes[0], "accuracy", 100), (axes[1], "mean_length", 1))
         for (label, (train, held_out)), colour, marker in zip(runs.items(), itertools.cycle(COLOURS),
                                                               itertools.cycle(MARKERS)):
             held_out = [e for e in held_out if e["step"] > 0 or not base]
-            for ax, key, scale in ((axes[0], "accuracy", 100), (axes[1], "mean_length", 1)):
+            for ax, key, scale in with_held_out:
                 _curve(ax, train, key, scale, colour, alpha=0.2)
                 _curve(ax, _smooth(train, key), key, scale, colour, alpha=0.75,
                        label=f"{label} training".strip() if len(runs) == 1 else None)
@@ -98,7 +99,7 @@ def training_curves(runs, out_png):
                         f"{label} held out, ± s.e.".strip(" ,") if len(runs) == 1 else label)
             for ax, key, scale in ((axes[2], drift, 1), (axes[3], "mixed_groups", 100), (axes[4], "truncated", 100)):
                 _curve(ax, train, key, scale, colour)
-        for ax, key, scale in ((axes[0], "accuracy", 100), (axes[1], "mean_length", 1)):
+        for ax, key, scale in with_held_out:
             _points(ax, base, key, scale, "s", INK, "base")
         names = ("accuracy, %", "mean length, tokens", DRIFT[drift],
                  "groups with right and wrong, %", "cut off at the limit, %")

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import operator
 import os
 from pathlib import Path
 from statistics import fmean
@@ -103,10 +104,8 @@ def read_answers(output) -> list[Answer]:
         for line in path.open(encoding="utf-8", errors="replace") if path.exists() else ():
             try:
                 answer = Answer(**json.loads(line))
-                whole = isinstance(answer.length, int)
-            except (json.JSONDecodeError, TypeError):
-                whole = False
-            if not whole:  # torn by a kill: asked again
+                operator.index(answer.length)  # TypeError for what is no whole number
+            except (json.JSONDecodeError, TypeError):  # torn by a kill: asked again
                 continue
             found[answer.source, answer.index, answer.sample] = answer
     return list(found.values())

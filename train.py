@@ -146,8 +146,7 @@ def dry_run(cfg):
     gpus = cfg.gpus or found or 8
     if cfg.shard and gpus == 1:
         raise ValueError("--shard splits a model over several ranks and there is one")
-    if min(cfg.prompts_per_step, cfg.prompts_per_step // cfg.mini_batches * cfg.group_size) < gpus:
-        raise ValueError(f"--prompts-per-step {cfg.prompts_per_step} is too few for {gpus} ranks")
+    check_work_for(gpus, cfg)
     here = found and not cfg.gpus  # else it is a plan for another machine, which may have what this one lacks
     vllm = rollout.is_vllm(cfg.sampler, torch.device("cuda")) if here else cfg.sampler != "transformers"
     if cfg.sampler == "auto" and here:
@@ -179,8 +178,12 @@ def check_sizes(cfg, problems, prompts, model, world):
         raise ValueError(f"the tokenizer of {cfg.model} makes ids past the model's vocabulary of {vocabulary}")
     if len(problems) < cfg.prompts_per_step:
         raise ValueError(f"{cfg.train_data}: {len(problems)} problems are fewer than one step's {cfg.prompts_per_step}")
-    if min(cfg.prompts_per_step, cfg.prompts_per_step // cfg.mini_batches * cfg.group_size) < world.size:
-        raise ValueError(f"--prompts-per-step {cfg.prompts_per_step} is too few for {world.size} ranks")
+    check_work_for(world.size, cfg)
+
+
+def check_work_for(ranks, cfg):
+    if min(cfg.prompts_per_step, cfg.prompts_per_step // cfg.mini_batches * cfg.group_size) < ranks:
+        raise ValueError(f"--prompts-per-step {cfg.prompts_per_step} is too few for {ranks} ranks")
 
 
 def load_model(cfg, path, world):

@@ -89,7 +89,7 @@ def test_training_changes_the_weights_as_adamw_would(finished):
     assert weights(finished) != before
 
 
-@pytest.mark.slow  # tests/test_methods.py has a kill at a fixed moment for every day
+@pytest.mark.slow  # tests/test_methods_train.py has a kill at a fixed moment for every day
 def test_killed_at_a_random_moment_and_resumed(finished, tmp_path):
     """kill -9 somewhere, start again: the same weights bit for bit, the same log lines."""
     process = subprocess.Popen(
@@ -124,7 +124,7 @@ def test_finished_runs_show_their_table_again(finished, capsys):
     assert "before and after" in out and weights(finished) == before
 
 
-@pytest.mark.slow  # two ranks without torchrun: tests/test_methods.py
+@pytest.mark.slow  # two ranks without torchrun: tests/test_methods_train.py
 def test_two_ranks_by_torchrun(finished, tmp_path):
     """The same prompts and seeds on two gloo ranks: the first step, before weights drift by rounding, is the same."""
     done = run(tmp_path, "--steps=2", torchrun=2)
