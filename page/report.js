@@ -169,7 +169,7 @@ function dynamicsSection() {
     ["mixed_groups", "groups with right and wrong, %", 100], ["truncated", "cut off at the limit, %", 100], ["objective", "objective", 1],
   ];
   const smooth = (p) => p.map(([x], i) => {
-    const window = p.slice(Math.max(0, i - 3), i + 4);
+    const window = p.slice(Math.max(0, i - 2), i + 1);  // as plots.py has it
     return [x, window.reduce((sum, q) => sum + q[1], 0) / window.length];
   });
   const tint = (k) => colour(runs[k].result ?? k + 1);
@@ -187,7 +187,7 @@ function dynamicsSection() {
       chart(lines(series, dots, { xLabel: "step", zero: ["mean_length", "truncated", "mixed_groups"].includes(key), least: key === "accuracy" ? 4 : 0 })));
   });
   return el("section", { id: "training" },
-    ...heading("The training run", "Lines are training batches (thin: each step; thick: mean of seven), points are held-out problems with standard errors."),
+    ...heading("The training run", "Lines are training batches (thin: each step; thick: mean of the last three), points are held-out problems with standard errors."),
     el("p", { class: "legend" }, runs.map((run, k) => el("span", {}, dot(tint(k)), run.name, run.about ? ` (${run.about})` : ""))),
     el("div", { class: "grid" }, drawn));
 }
