@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data import SUFFIX
-from methods import METHODS, PREFERENCES, REWARDS
+import minidrpo.tiny
+from minidrpo.methods.table import METHODS, PREFERENCES, REWARDS
+from minidrpo.tasks.data import SUFFIX
 
-TINY_MODEL = str(Path(__file__).resolve().parent / "tiny")
+TINY_MODEL = str(Path(minidrpo.tiny.__file__).parent)
 
 
 @dataclass(frozen=True)

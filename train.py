@@ -23,21 +23,19 @@ import torch
 import transformers
 from torch.nn.parallel import DistributedDataParallel
 
-import checkpoint
-import cli
-import data
 import drpo
-import memory
-import methods
-import policy as policies
-import report
 import reward
 import rollout
-import shard
 from config import PRESETS, refuse_ignored
 from eval import decode, evaluate
-from update import update
-from world import gather, join_world, parting, together
+from minidrpo import cli
+from minidrpo.engine import memory, shard
+from minidrpo.engine import policy as policies
+from minidrpo.engine.distributed import gather, join_world, parting, together
+from minidrpo.engine.update import update
+from minidrpo.methods import table as methods
+from minidrpo.rundir import checkpoint, report
+from minidrpo.tasks import data
 
 
 def train(cfg, world):

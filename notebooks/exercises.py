@@ -12,10 +12,10 @@ import re
 import numpy as np
 import torch
 
-import baselines
 import drpo
-import metrics
 import reward
+from minidrpo.methods import baselines
+from minidrpo.rundir import metrics
 from toys import batch
 
 UNSOLVED = (None, Ellipsis)  # what a value or a function of three dots gives
@@ -70,8 +70,11 @@ def equal(value, target):
 @exercise
 def check_longest_safe(function):
     for lengths, n_wrong, max_length, alpha in (
-        ([100, 200], 3, 1000, 1.0), ([270, 400], 3, 1000, 1.0), ([500] * 7, 0, 4096, 0.3), ([120], 1, 256, 0.8),
-    ):  # fmt: skip
+        ([100, 200], 3, 1000, 1.0),
+        ([270, 400], 3, 1000, 1.0),
+        ([500] * 7, 0, 4096, 0.3),
+        ([120], 1, 256, 0.8),
+    ):
         value = float(call(function, lengths, n_wrong, max_length, alpha))
         signs = []
         for length in (value * 0.999, value * 1.001):

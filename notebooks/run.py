@@ -83,9 +83,10 @@ def differences(old, new):
     return [
         f"cell {a['id']} prints {printed(b)!r}, committed is {printed(a)!r}"
         for a, b in zip(old.cells, new.cells, strict=True)
-        if a.cell_type == "code" and "volatile" not in a.metadata.get("tags", ())
+        if a.cell_type == "code"
+        and "volatile" not in a.metadata.get("tags", ())
         and not same_text(printed(a), printed(b))
-    ]  # fmt: skip
+    ]
 
 
 def main(argv=None):

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import torch
 
-from plots import COLOURS, GREY, INK, STYLE  # noqa: F401  the notebooks take them from here
+from minidrpo.show.plots import COLOURS, GREY, INK, STYLE  # noqa: F401  the notebooks take them from here
 
 BLUE, ORANGE, GREEN, PINK, AMBER, SKY = COLOURS
 

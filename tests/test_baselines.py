@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import baselines
 import drpo
+from minidrpo.methods import baselines
 
 close = torch.testing.assert_close
 F64 = torch.float64

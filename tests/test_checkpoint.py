@@ -8,8 +8,8 @@ import time
 import pytest
 import torch
 
-import checkpoint
 from conftest import make_small_model
+from minidrpo.rundir import checkpoint
 
 
 class NoTokenizer:
@@ -71,6 +71,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, small_model, mon
 
 def test_killed_while_writing(tmp_path):
     """A process that writes checkpoints without pause is killed; what is found is always loadable."""
+
     def write_on():
         model = make_small_model()
         optimizer = trained(model)

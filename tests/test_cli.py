@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-import cli
+from minidrpo import cli
 
 
 @dataclass(frozen=True)
@@ -53,20 +53,23 @@ def test_presets():
     assert cli.parse(PRESETS, ["--lam", "0.2"]) == Config(lam=0.2)
 
 
-@pytest.mark.parametrize("argv, message", [
-    (["--lmabda", "1"], "unknown flag --lmabda (did you mean --lam?)"),
-    (["--gruop-size=3"], "unknown flag --gruop-size (did you mean --group-size?)"),
-    (["--no-resum"], "did you mean --no-resume?"),
-    (["--no-lam"], "unknown flag --no-lam"),
-    (["--xyzzy"], "unknown flag --xyzzy"),
-    (["--lam", "0"], "error: --lam must be positive, got 0.0\n"),
-    (["--lam", "x"], "error: --lam: could not convert string to float: 'x'\n"),
-    (["--lam"], "error: Missing value for argument '--lam'. Expected 1 values.\n"),
-    (["--kind", "odd"], "invalid choice 'odd' for argument '--kind'. Expected one of ('fast', 'slow')"),
-    (["--lam", "1", "extra"], "error: Unrecognized options: extra\n"),
-    (["--lam="], "error: --lam: could not convert string to float: ''\n"),
-    (["--group-size", "2.5"], "error: --group-size: invalid literal for int() with base 10: '2.5'\n"),
-])
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--lmabda", "1"], "unknown flag --lmabda (did you mean --lam?)"),
+        (["--gruop-size=3"], "unknown flag --gruop-size (did you mean --group-size?)"),
+        (["--no-resum"], "did you mean --no-resume?"),
+        (["--no-lam"], "unknown flag --no-lam"),
+        (["--xyzzy"], "unknown flag --xyzzy"),
+        (["--lam", "0"], "error: --lam must be positive, got 0.0\n"),
+        (["--lam", "x"], "error: --lam: could not convert string to float: 'x'\n"),
+        (["--lam"], "error: Missing value for argument '--lam'. Expected 1 values.\n"),
+        (["--kind", "odd"], "invalid choice 'odd' for argument '--kind'. Expected one of ('fast', 'slow')"),
+        (["--lam", "1", "extra"], "error: Unrecognized options: extra\n"),
+        (["--lam="], "error: --lam: could not convert string to float: ''\n"),
+        (["--group-size", "2.5"], "error: --group-size: invalid literal for int() with base 10: '2.5'\n"),
+    ],
+)
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_mistakes_are_one_line(capsys, argv, message, encoding, monkeypatch):
     """tyro frames what it says with other characters, and its titles differently, where stdout is not UTF-8."""

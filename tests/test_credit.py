@@ -8,8 +8,8 @@ import pytest
 import torch
 from rich.console import Console
 
-import credit
-import methods
+from experiments import credit
+from minidrpo.methods import table as methods
 
 close = torch.testing.assert_close
 
@@ -130,11 +130,14 @@ def test_step_and_problem_choose(samples):
     assert "60" in shown(second) and "set" not in shown(second).split()
 
 
-@pytest.mark.parametrize("argv, words", [
-    (["--step=5"], "holds no step 5, its steps are 1 to 2"),
-    (["--problem=2"], "--problem 2: step 2 has groups 0 to 1"),
-    (["--lam=0"], "--lam must be positive"),
-])
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        (["--step=5"], "holds no step 5, its steps are 1 to 2"),
+        (["--problem=2"], "--problem 2: step 2 has groups 0 to 1"),
+        (["--lam=0"], "--lam must be positive"),
+    ],
+)
 def test_mistakes_are_one_line(samples, argv, words, capsys):
     with pytest.raises(SystemExit) as stop:
         credit.main([f"--samples={samples}", *argv])
@@ -145,19 +148,22 @@ def test_mistakes_are_one_line(samples, argv, words, capsys):
 ROW = {"step": 2, "source": "set", "index": 7, "prompt": "?", "correct": True, "length": 3}
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"step": "two"}, "line 1: step must be a whole number, got 'two'"),
-    ({"step": None}, "line 1: step must be a whole number, got None"),
-    ({"correct": "no"}, "line 1: correct must be true or false, got 'no'"),
-    ({"length": 0}, "line 1: length must be 1 or more, got 0"),
-    ({"length": 2**40}, "line 1: length must be 1 or more, got"),
-    ({"length": True}, "line 1: length must be 1 or more, got True"),
-    ({"logp": math.nan}, "line 1: logp must be a number, got nan"),
-    ({"logp": None}, "line 1: logp must be a number, got None"),
-    ({"response": 7}, "line 1: response must be a text, got 7"),
-    ({"index": [7], "prompt": {}}, None),  # unusual, but a name for a group
-    ({"logp": -1}, None),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"step": "two"}, "line 1: step must be a whole number, got 'two'"),
+        ({"step": None}, "line 1: step must be a whole number, got None"),
+        ({"correct": "no"}, "line 1: correct must be true or false, got 'no'"),
+        ({"length": 0}, "line 1: length must be 1 or more, got 0"),
+        ({"length": 2**40}, "line 1: length must be 1 or more, got"),
+        ({"length": True}, "line 1: length must be 1 or more, got True"),
+        ({"logp": math.nan}, "line 1: logp must be a number, got nan"),
+        ({"logp": None}, "line 1: logp must be a number, got None"),
+        ({"response": 7}, "line 1: response must be a text, got 7"),
+        ({"index": [7], "prompt": {}}, None),  # unusual, but a name for a group
+        ({"logp": -1}, None),
+    ],
+)
 def test_a_line_with_a_wrong_value_is_named(change, words, tmp_path, capsys):
     path = tmp_path / "samples.jsonl"
     path.write_text("".join(json.dumps(ROW | change) + "\n" for _ in range(3)))

@@ -1,8 +1,6 @@
 """data.py: both schemas from every kind of file, one clear line for what is wrong, prompts as ids, the batch order."""
 
 import json
-import sys
-import types
 
 import numpy as np
 import pyarrow as pa
@@ -13,14 +11,19 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-import data
+from minidrpo.tasks import arithmetic, data
 
 PLAIN = [{"problem": "1 + 1?", "answer": "2"}, {"problem": "2 * 3?", "answer": 6}]
 
 
 def official(text, truth):
-    return {"data_source": "", "prompt": [{"role": "user", "content": text}], "ability": "math",
-            "reward_model": {"style": "rule", "ground_truth": truth}, "extra_info": {"split": "test", "index": 0}}
+    return {
+        "data_source": "",
+        "prompt": [{"role": "user", "content": text}],
+        "ability": "math",
+        "reward_model": {"style": "rule", "ground_truth": truth},
+        "extra_info": {"split": "test", "index": 0},
+    }
 
 
 def write(path, rows):
@@ -64,8 +67,10 @@ def test_line_separator_inside_a_string_does_not_cut_the_row(tmp_path):
 
 
 def test_numpy_values_become_plain_python():
-    rows = [{"prompt": np.array([{"role": "user", "content": "q"}], dtype=object), "reward_model": {"ground_truth": t}}
-            for t in (np.int64(7), np.float64(0.5), np.array(["x", "y"], dtype=object), np.array([1, 2]), np.str_("s"))]
+    rows = [
+        {"prompt": np.array([{"role": "user", "content": "q"}], dtype=object), "reward_model": {"ground_truth": t}}
+        for t in (np.int64(7), np.float64(0.5), np.array(["x", "y"], dtype=object), np.array([1, 2]), np.str_("s"))
+    ]
     answers = [p.answer for p in data.rows_to_problems(rows, "s", "w")]
     assert answers == [7, 0.5, ["x", "y"], [1, 2], "s"]
     assert [type(a) for a in answers] == [int, float, list, list, str] and type(answers[3][0]) is int
@@ -91,42 +96,48 @@ def test_row_without_an_answer_is_named(tmp_path, empty):
         data.rows_to_problems(rows[1:], "s", "w", skip_unanswered=True)
 
 
-@pytest.mark.parametrize("rows, message", [
-    ([{"text": "q", "answer": "1"}], "row 0 has no column for the question .*'problem'.*it has text, answer"),
-    ([{"problem": "q", "solution": "1"}], "row 0 has no column for the answer .*it has problem, solution"),
-    ([PLAIN[0], {"problem": "q"}], "row 1 has no column 'answer'; it has problem"),
-    ([PLAIN[0], {"problem": " ", "answer": 1}], "row 1, column 'problem': .*empty text"),
-    ([PLAIN[0], {"problem": None, "answer": 1}], "row 1, column 'problem': .*nothing"),
-    ([PLAIN[0], "text"], "row 1 is str"),
-    ([{"problem": "q", "answer": True}], "row 0, column 'answer': .*bool"),
-    ([{"problem": "q", "answer": {"a": 1}}], "row 0, column 'answer': .*dict"),
-    ([{"problem": "q", "answer": [["1"]]}], "row 0, column 'answer': .*another list"),
-    ([{"prompt": [], "reward_model": {"ground_truth": 1}}], "row 0, column 'prompt': .*one message"),
-    ([{"prompt": [{"role": "user", "content": "a"}] * 2, "reward_model": {"ground_truth": 1}}], "got 2 message"),
-    ([{"prompt": [{"role": "system", "content": "a"}], "reward_model": {"ground_truth": 1}}], "system"),
-    ([{"prompt": [{"role": "user"}], "reward_model": {"ground_truth": 1}}], "row 0, column 'prompt': .*nothing"),
-    ([{"prompt": "q", "reward_model": "1"}], "row 0, column 'reward_model': .*'ground_truth'"),
-    ([], "holds no rows"),
-])
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ([{"text": "q", "answer": "1"}], "row 0 has no column for the question .*'problem'.*it has text, answer"),
+        ([{"problem": "q", "solution": "1"}], "row 0 has no column for the answer .*it has problem, solution"),
+        ([PLAIN[0], {"problem": "q"}], "row 1 has no column 'answer'; it has problem"),
+        ([PLAIN[0], {"problem": " ", "answer": 1}], "row 1, column 'problem': .*empty text"),
+        ([PLAIN[0], {"problem": None, "answer": 1}], "row 1, column 'problem': .*nothing"),
+        ([PLAIN[0], "text"], "row 1 is str"),
+        ([{"problem": "q", "answer": True}], "row 0, column 'answer': .*bool"),
+        ([{"problem": "q", "answer": {"a": 1}}], "row 0, column 'answer': .*dict"),
+        ([{"problem": "q", "answer": [["1"]]}], "row 0, column 'answer': .*another list"),
+        ([{"prompt": [], "reward_model": {"ground_truth": 1}}], "row 0, column 'prompt': .*one message"),
+        ([{"prompt": [{"role": "user", "content": "a"}] * 2, "reward_model": {"ground_truth": 1}}], "got 2 message"),
+        ([{"prompt": [{"role": "system", "content": "a"}], "reward_model": {"ground_truth": 1}}], "system"),
+        ([{"prompt": [{"role": "user"}], "reward_model": {"ground_truth": 1}}], "row 0, column 'prompt': .*nothing"),
+        ([{"prompt": "q", "reward_model": "1"}], "row 0, column 'reward_model': .*'ground_truth'"),
+        ([], "holds no rows"),
+    ],
+)
 def test_bad_rows_get_one_line(tmp_path, rows, message):
     with pytest.raises(ValueError, match="bad.json: .*" + message) as caught:
         data.load_problems(write(tmp_path / "bad.json", rows))
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name, content, message", [
-    ("gone.parquet", None, "no such file"),
-    ("gone/away.json", None, "no such file"),
-    ("zero.json", b"", "holds no rows"),
-    ("zero.jsonl", b"\n\n", "holds no rows"),
-    ("zero.parquet", b"", "not a readable parquet"),
-    ("broken.parquet", b"PAR1 nothing of the kind", "not a readable parquet"),
-    ("broken.json", b'[{"problem": ', "not valid JSON"),
-    ("broken.jsonl", b'{"problem": "q", "answer": 1}\n{"problem"', "line 2 is not valid JSON"),
-    ("deep.json", b"[" * 100_000, "not valid JSON"),
-    ("latin.json", b"[\xff]", "cannot be read"),
-    ("table.csv", b"problem,answer\n1,2\n", r"cannot read \.csv, want .*\.jsonl"),
-])
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("gone.parquet", None, "no such file"),
+        ("gone/away.json", None, "no such file"),
+        ("zero.json", b"", "holds no rows"),
+        ("zero.jsonl", b"\n\n", "holds no rows"),
+        ("zero.parquet", b"", "not a readable parquet"),
+        ("broken.parquet", b"PAR1 nothing of the kind", "not a readable parquet"),
+        ("broken.json", b'[{"problem": ', "not valid JSON"),
+        ("broken.jsonl", b'{"problem": "q", "answer": 1}\n{"problem"', "line 2 is not valid JSON"),
+        ("deep.json", b"[" * 100_000, "not valid JSON"),
+        ("latin.json", b"[\xff]", "cannot be read"),
+        ("table.csv", b"problem,answer\n1,2\n", r"cannot read \.csv, want .*\.jsonl"),
+    ],
+)
 def test_bad_files_get_one_line(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
@@ -158,8 +169,12 @@ def test_hub_names_config_and_split():
     for spec, split in [("deepscaler", "test"), ("gsm8k", "train"), ("a/b", "dev"), ("a/b:c@d", "train")]:
         rows, _ = data.hub_rows(spec, split, load)
         assert rows == PLAIN
-    assert asked == [("agentica-org/DeepScaleR-Preview-Dataset", None, "train"), ("openai/gsm8k", "main", "test"),
-                     ("a/b", None, "dev"), ("a/b", "c", "d")]
+    assert asked == [
+        ("agentica-org/DeepScaleR-Preview-Dataset", None, "train"),
+        ("openai/gsm8k", "main", "test"),
+        ("a/b", None, "dev"),
+        ("a/b", "c", "d"),
+    ]
 
 
 def test_failed_hub_load_says_what_was_tried():
@@ -171,8 +186,15 @@ def test_failed_hub_load_says_what_was_tried():
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("spec, hint", [("deepscalr", "deepscaler"), ("olympiadbench", "olympiad_bench"),
-                                        ("arithmetics", "arithmetic"), ("qqq", "known names")])
+@pytest.mark.parametrize(
+    "spec, hint",
+    [
+        ("deepscalr", "deepscaler"),
+        ("olympiadbench", "olympiad_bench"),
+        ("arithmetics", "arithmetic"),
+        ("qqq", "known names"),
+    ],
+)
 def test_unknown_name_gets_the_nearest_ones(spec, hint):
     with pytest.raises(ValueError, match=f"unknown data set '{spec}': .*{hint}"):
         data.load_problems(spec)
@@ -182,7 +204,7 @@ def test_arithmetic(monkeypatch):
     def problems(n, *, split, seed):
         return [(f"{split} {seed} {i}", i, i % 3) for i in range(n)]
 
-    monkeypatch.setitem(sys.modules, "arithmetic", types.SimpleNamespace(problems=problems))
+    monkeypatch.setattr(arithmetic, "problems", problems)
     last = data.load_problems("arithmetic", split="test", n=5)[4]
     assert last == data.Problem("test 0 4", 4, "arithmetic/level-1", 4)
     assert len(data.load_problems("arithmetic", split="test")) >= 512
@@ -192,8 +214,9 @@ def test_arithmetic(monkeypatch):
 
 # ---------------------------------------------------------------------------------------------------- prompts
 
-TEMPLATE = ("{{ bos_token }}{% for m in messages %}U{{ m['content'] }}{% endfor %}"
-            "{% if add_generation_prompt %}A{% endif %}")
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}U{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}A{% endif %}"
+)
 
 
 def tokenizer(adds_bos=True, template=TEMPLATE):

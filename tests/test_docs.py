@@ -10,7 +10,9 @@ import sys
 
 import pytest
 
+import drpo
 from conftest import ROOT
+from minidrpo.methods import baselines
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
@@ -30,9 +32,9 @@ def test_links_lead_somewhere(page):
 def test_functions_and_tests_named_in_the_documentation_exist(page):
     """[`module.function`](../module.py) and [`test_name`](../tests/test_file.py): the name is in that very file."""
     text = page.read_text()
-    for dotted, module in re.findall(r"\[`([\w.]+)`\]\(\.\./(\w+)\.py\)", text):
-        assert dotted.split(".")[0] == module, f"{dotted} is said to be in {module}.py"
-        value = importlib.import_module(module)
+    for dotted, path in re.findall(r"\[`([\w.]+)`\]\(\.\./(?!tests/)([\w/]+)\.py\)", text):
+        assert dotted.split(".")[0] == path.split("/")[-1], f"{dotted} is said to be in {path}.py"
+        value = importlib.import_module(path.replace("/", "."))
         for name in dotted.split(".")[1:]:
             value = getattr(value, name, None)
             assert value is not None, f"{page.name}: there is no {dotted}"
@@ -41,10 +43,10 @@ def test_functions_and_tests_named_in_the_documentation_exist(page):
         assert found, f"{page.name}: no {name} in {file}"
 
 
-@pytest.mark.parametrize("module", ["drpo", "baselines"])
+@pytest.mark.parametrize("module", [drpo, baselines])
 def test_no_function_is_missing_from_the_map_of_equations(module):
-    functions = inspect.getmembers(importlib.import_module(module), inspect.isfunction)
-    public = {f"{module}.{name}" for name, function in functions if name[0] != "_" and function.__module__ == module}
+    functions = inspect.getmembers(module, lambda f: inspect.isfunction(f) and f.__module__ == module.__name__)
+    public = {f"{module.__name__.split('.')[-1]}.{name}" for name, _ in functions if name[0] != "_"}
     missing = {name for name in public if f"[`{name}`]" not in read("equations")}
     assert not missing, missing
 

@@ -271,9 +271,7 @@ SETTINGS = {"lam": 0.1, "tau": 1.0, "beta": 1e3, "delta": 1e-4}
 @pytest.mark.parametrize("estimator", ["k1", "k3"])
 def test_loss_is_minus_objective_plus_penalty(score, estimator):
     new, old, mask, correct, preference = random_batch(7)
-    loss, metrics = drpo.drpo_loss(
-        new, old, mask, correct, preference, **SETTINGS, score=score, kl_estimator=estimator
-    )
+    loss, metrics = drpo.drpo_loss(new, old, mask, correct, preference, **SETTINGS, score=score, kl_estimator=estimator)
     s = drpo.sequence_score(new, mask, old, score).view(correct.shape)
     J = slow_objective(s, correct, drpo.positive_distribution(preference, correct, 0.1), 1.0)
     kl = drpo.kl_estimate(new, old, mask, estimator).item()
@@ -303,9 +301,7 @@ def test_stepping_down_the_loss_raises_correct_and_lowers_wrong():
 def test_lambda_infinity_is_disco():
     """DisCO by its own definition: mean of positives minus tau log-mean-exp of negatives, written out here."""
     new, old, mask, correct, preference = random_batch(10)
-    loss, _ = drpo.drpo_loss(
-        new, old, mask, correct, preference, lam=math.inf, tau=2.0, beta=0.0, delta=0.0
-    )
+    loss, _ = drpo.drpo_loss(new, old, mask, correct, preference, lam=math.inf, tau=2.0, beta=0.0, delta=0.0)
     s = drpo.sequence_score(new, mask).view(correct.shape)
     total = 0.0
     for row, c in zip(s, correct, strict=True):

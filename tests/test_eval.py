@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import eval as evaluation
-from data import Problem
-from metrics import Answer, as_json
+from minidrpo.rundir.metrics import Answer, as_json
+from minidrpo.tasks.data import Problem
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -56,8 +56,15 @@ PROMPTS = [[i + 1] for i in range(21)]
 
 
 def evaluate(sampler=None, problems=PROBLEMS, prompts=PROMPTS, **kwargs):
-    settings = {"n": 3, "temperature": 1.0, "max_tokens": 50, "seed": 0, "tokenizer": FakeTokenizer(), "chunk": 4,
-                "progress": False}
+    settings = {
+        "n": 3,
+        "temperature": 1.0,
+        "max_tokens": 50,
+        "seed": 0,
+        "tokenizer": FakeTokenizer(),
+        "chunk": 4,
+        "progress": False,
+    }
     return evaluation.evaluate(sampler or FakeSampler(), problems, prompts, **(settings | kwargs))
 
 
@@ -116,10 +123,13 @@ def test_two_ranks_equal_one(tmp_path):
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), *sys.path])}
     ranks = [subprocess.Popen([sys.executable, str(script), str(tmp_path), str(rank)], env=env) for rank in (0, 1)]
     assert [process.wait(timeout=120) for process in ranks] == [0, 0]
-    calls, results = zip(*((p[0], p[1:]) for p in (json.loads((tmp_path / f"{r}.json").read_text()) for r in (0, 1))),
-                         strict=True)
-    one = [json.loads(json.dumps(as_json(r) | {"texts": [a.text for a in r.answers]}))
-           for r in (evaluate(seed=0), evaluate(seed=1))]
+    calls, results = zip(
+        *((p[0], p[1:]) for p in (json.loads((tmp_path / f"{r}.json").read_text()) for r in (0, 1))), strict=True
+    )
+    one = [
+        json.loads(json.dumps(as_json(r) | {"texts": [a.text for a in r.answers]}))
+        for r in (evaluate(seed=0), evaluate(seed=1))
+    ]
     assert results[0] == results[1] == one
     assert sum(calls) == 12  # six chunks an evaluation, each answered once
 
@@ -146,16 +156,19 @@ def plain_file(tmp_path):
     return str(path)
 
 
-@pytest.mark.parametrize("flags, message", [
-    (["--model", "/no/such/dir"], "/no/such/dir does not exist"),
-    (["--model", "{tmp}"], "holds no config.json"),
-    (["--samples", "0"], "--samples must be at least 1, got 0"),
-    (["--top-p", "1.5"], "--top-p must be above 0 and at most 1, got 1.5"),
-    (["--temperature", "-1"], "--temperature must be 0 or more"),
-    (["--dataset", "math"], "unknown flag --dataset (did you mean --datasets?)"),
-    (["--sampler", "sglang"], "'sglang'"),
-    (["--datasets"], "--datasets"),
-])
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--model", "/no/such/dir"], "/no/such/dir does not exist"),
+        (["--model", "{tmp}"], "holds no config.json"),
+        (["--samples", "0"], "--samples must be at least 1, got 0"),
+        (["--top-p", "1.5"], "--top-p must be above 0 and at most 1, got 1.5"),
+        (["--temperature", "-1"], "--temperature must be 0 or more"),
+        (["--dataset", "math"], "unknown flag --dataset (did you mean --datasets?)"),
+        (["--sampler", "sglang"], "'sglang'"),
+        (["--datasets"], "--datasets"),
+    ],
+)
 def test_mistakes_get_one_line_and_exit_code_2(capsys, tmp_path, flags, message):
     with pytest.raises(SystemExit) as stop:
         evaluation.main([flag.format(tmp=tmp_path) for flag in flags])
@@ -163,12 +176,15 @@ def test_mistakes_get_one_line_and_exit_code_2(capsys, tmp_path, flags, message)
     assert stop.value.code == 2 and message in err and err.startswith("error: ") and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("datasets, message", [
-    (["maths"], "unknown data set 'maths': did you mean math"),
-    (["{tmp}/gone.parquet"], "gone.parquet: no such file"),
-    (["{tmp}/own.jsonl", "{tmp}/own.jsonl"], "two of the data sets are called 'own'"),
-    (["aime"], "nowhere/aime.parquet: no such file"),
-])
+@pytest.mark.parametrize(
+    "datasets, message",
+    [
+        (["maths"], "unknown data set 'maths': did you mean math"),
+        (["{tmp}/gone.parquet"], "gone.parquet: no such file"),
+        (["{tmp}/own.jsonl", "{tmp}/own.jsonl"], "two of the data sets are called 'own'"),
+        (["aime"], "nowhere/aime.parquet: no such file"),
+    ],
+)
 def test_data_mistakes(plain_file, tmp_path, datasets, message):
     names = tuple(d.format(tmp=tmp_path) for d in datasets)
     cfg = evaluation.Config(datasets=names, data_dir="nowhere", template=False)
@@ -218,10 +234,20 @@ def tiny_model(tmp_path_factory):
     PreTrainedTokenizerFast(
         tokenizer_object=core, eos_token="<end>", unk_token="?", chat_template=template
     ).save_pretrained(path)
-    LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(vocab), hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=1,
-        num_key_value_heads=1, max_position_embeddings=48, tie_word_embeddings=False, eos_token_id=0, bos_token_id=None,
-    )).save_pretrained(path)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(vocab),
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=1,
+            num_key_value_heads=1,
+            max_position_embeddings=48,
+            tie_word_embeddings=False,
+            eos_token_id=0,
+            bos_token_id=None,
+        )
+    ).save_pretrained(path)
     return str(path)
 
 
@@ -229,8 +255,22 @@ def command(tiny_model, tmp_path, *flags):
     rows = [{"problem": f"{i}+{i}=", "answer": 2 * i} for i in range(7)]
     for name in ("own", "gsm8k"):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return ["--model", tiny_model, "--datasets", str(tmp_path / "own.jsonl"), str(tmp_path / "gsm8k.jsonl"), "--suffix",
-            "", "--samples", "3", "--chunk", "2", "--output-dir", str(tmp_path / "out"), *flags]
+    return [
+        "--model",
+        tiny_model,
+        "--datasets",
+        str(tmp_path / "own.jsonl"),
+        str(tmp_path / "gsm8k.jsonl"),
+        "--suffix",
+        "",
+        "--samples",
+        "3",
+        "--chunk",
+        "2",
+        "--output-dir",
+        str(tmp_path / "out"),
+        *flags,
+    ]
 
 
 def files(directory):

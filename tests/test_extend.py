@@ -1,6 +1,7 @@
 """docs/extend.md is true: its code, put where it says, gives a method and a preference that train."""
 
 import importlib
+import importlib.util
 import multiprocessing
 import re
 import sys
@@ -9,14 +10,15 @@ import torch
 
 from conftest import ROOT
 
-AFTER_METHODS = ("methods", "update", "config", "credit", "report", "train")  # what reads the tables, and its readers
+# What reads the tables, and its readers
+AFTER_METHODS = ("minidrpo.engine.update", "config", "minidrpo.rundir.report", "train", "experiments.credit")
 
 
 def extended_methods():
     """methods.py with the page's four blocks in it."""
     page = (ROOT / "docs" / "extend.md").read_text()
     reward, row, preference, preference_row = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    source = (ROOT / "methods.py").read_text()
+    source = (ROOT / "minidrpo" / "methods" / "table.py").read_text()
     for table, function, line in (("METHODS", reward, row), ("PREFERENCES", preference, preference_row)):
         (start,) = re.findall(rf"^{table} = {{.*\n", source, re.MULTILINE)
         source = source.replace(start, f"{function}\n\n{start}{line}")
@@ -25,10 +27,13 @@ def extended_methods():
 
 def use(folder, results):
     """In a process of its own: import the extended file in the place of ours, weigh, train."""
-    sys.path.insert(0, str(folder))
+    spec = importlib.util.spec_from_file_location("minidrpo.methods.table", folder / "table.py")
+    methods = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(methods)
+    sys.modules["minidrpo.methods"].table = methods
     for name in AFTER_METHODS:
         sys.modules.pop(name, None)
-    methods, config, credit, train = map(importlib.import_module, ("methods", "config", "credit", "train"))
+    config, credit, train = map(importlib.import_module, ("config", "experiments.credit", "train"))
     correct_PG, length_PG = torch.tensor([[True, True, False, False]]), torch.tensor([[10, 30, 20, 10]])
     batch = methods.Batch(correct_PG, length_PG, ["a", "a\nb\n", "a", "a"], torch.tensor([0]))
     cfg = config.TINY
@@ -43,7 +48,7 @@ def use(folder, results):
 
 
 def test_the_pages_examples_work(tmp_path):
-    (tmp_path / "methods.py").write_text(extended_methods())
+    (tmp_path / "table.py").write_text(extended_methods())
     context = multiprocessing.get_context("fork")
     results = context.SimpleQueue()
     process = context.Process(target=use, args=(tmp_path, results))

@@ -9,9 +9,7 @@ import pytest
 import torch
 
 from conftest import ROOT
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import gpu
+from experiments.benchmarks import gpu
 
 
 def test_sections_run_at_toy_shapes(tmp_path, capsys, monkeypatch):
@@ -46,8 +44,9 @@ def test_compiled_layers(tmp_path):
 @pytest.mark.vllm
 def test_the_vllm_section(tmp_path):
     out = tmp_path / "gpu.json"
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--small", "--only", "vllm", f"--out={out}"]
-    subprocess.run(command, check=True, timeout=280)  # a process of its own: vLLM leaves its process group behind
+    command = [sys.executable, "-m", "experiments.benchmarks.gpu", "--small", "--only", "vllm", f"--out={out}"]
+    # A process of its own: vLLM leaves its process group behind
+    subprocess.run(command, check=True, timeout=280, cwd=ROOT)
     rows = json.loads(out.read_text())["rows"]
     assert [r["case"] for r in rows][-1] == "freshness" and not any("error" in r for r in rows), rows
 

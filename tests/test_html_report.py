@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import eval as evaluation
-import html_report
-import results
-from data import Problem
-from metrics import Answer, aes, summarise
+from minidrpo.rundir import results
+from minidrpo.rundir.metrics import Answer, aes, summarise
+from minidrpo.show import html_report
+from minidrpo.tasks.data import Problem
 
 EVIL = [
     "</script><script>window.hacked = 1</script>", '<img src=x onerror="window.hacked = 1">', "<!--<script>", "]]>",
@@ -26,9 +26,21 @@ EVIL = [
 def answers_to(problems, lengths, right, words="Wait. Hmm"):
     """Answer s of problem p has length lengths[p][s], is correct if right(p, s), and its text holds something evil."""
     evil = itertools.cycle(EVIL)
-    return [Answer(p.source, p.index, s, right(i, s), "correct" if right(i, s) else "wrong", str(p.answer), length,
-                   True, f"{words} {next(evil)}")
-            for i, p in enumerate(problems) for s, length in enumerate(lengths[i])]
+    return [
+        Answer(
+            p.source,
+            p.index,
+            s,
+            right(i, s),
+            "correct" if right(i, s) else "wrong",
+            str(p.answer),
+            length,
+            True,
+            f"{words} {next(evil)}",
+        )
+        for i, p in enumerate(problems)
+        for s, length in enumerate(lengths[i])
+    ]
 
 
 PROBLEMS = [Problem(f"What is {i}? {evil}", i, f"set/level-{i % 2}", i) for i, evil in enumerate(EVIL)]
@@ -47,10 +59,22 @@ def make_training(directory, before, after):
     directory.mkdir()
     evaluations = [{"step": step} | r.summary() for step, r in ((0, before), (5, before), (10, after))]
     metrics = [{"step": s, "accuracy": 0.5, "mean_length": 50.0 - s, "kl": 0.0, "grad_norm": 1.0} for s in range(1, 11)]
-    sample = {"source": "set/level-0", "prompt": EVIL[0], "truth": 1, "response": EVIL[1], "length": 3,
-              "finished": True, "correct": True, "reason": "correct", "weight": 0.25}
-    for name, records in (("evals", evaluations), ("metrics", metrics),
-                          ("samples", [{"step": s, "index": s} | sample for s in (1, 10)])):
+    sample = {
+        "source": "set/level-0",
+        "prompt": EVIL[0],
+        "truth": 1,
+        "response": EVIL[1],
+        "length": 3,
+        "finished": True,
+        "correct": True,
+        "reason": "correct",
+        "weight": 0.25,
+    }
+    for name, records in (
+        ("evals", evaluations),
+        ("metrics", metrics),
+        ("samples", [{"step": s, "index": s} | sample for s in (1, 10)]),
+    ):
         (directory / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     (directory / "config.json").write_text(json.dumps({"model": "<b>m</b>", "lam": 0.1}))
     results.write_problems(directory / "problems.jsonl", PROBLEMS)
@@ -138,8 +162,11 @@ def test_a_page_of_many_long_answers_stays_small(tmp_path, monkeypatch):
     monkeypatch.setattr(html_report, "TEXTS", 50_000)
     monkeypatch.setattr(html_report, "TEXT", 3_000)
     problems = [Problem("q", 1, "a" if i < 300 else "b", i) for i in range(400)]
-    many = [Answer(p.source, p.index, s, True, "correct", "1", 9, True, "x" * 5_000 + f"{p.index}")
-            for p in problems for s in range(5)]
+    many = [
+        Answer(p.source, p.index, s, True, "correct", "1", 9, True, "x" * 5_000 + f"{p.index}")
+        for p in problems
+        for s in range(5)
+    ]
     (tmp_path / "e").mkdir()
     results.write_results(evaluation.Config(), summarise(many), tmp_path / "e", 100, [])
     results.write_problems(tmp_path / "e" / "problems.jsonl", problems)
@@ -216,8 +243,10 @@ def browser():
 @pytest.mark.parametrize("width", [1200, 390])
 def test_in_a_real_browser(browser, directories, width):
     page = html_report.write(directories[0], directories[0][2] / "report.html")
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
-                            {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500})
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
     browser.get(page.as_uri())
     run = browser.execute_script
     deadline = time.monotonic() + 30
@@ -227,17 +256,27 @@ def test_in_a_real_browser(browser, directories, width):
     assert run("return window.hacked") is None and run("return document.images.length") == 0
     assert run("return document.documentElement.scrollWidth") <= width
     assert run("return [...document.querySelectorAll('main > section')].map(s => s.id)") == [
-        "result", "trade-off", "lengths", "training", "numbers", "answers"]
+        "result",
+        "trade-off",
+        "lengths",
+        "training",
+        "numbers",
+        "answers",
+    ]
     assert "NaN" not in run("return document.documentElement.outerHTML.split('application/json')[0]")
     assert "50.0 %" in run("return document.querySelector('#result').innerText")
 
     def filtered(**choices):
         """Choose in the controls of the answers by their names; returns the line that counts."""
         for name, value in choices.items():
-            run("""const label = [...document.querySelectorAll('#answers label')]
+            run(
+                """const label = [...document.querySelectorAll('#answers label')]
                 .find(l => l.textContent.startsWith(arguments[0]));
                 const box = label.querySelector('select, input'); box.value = arguments[1];
-                box.dispatchEvent(new Event(box.tagName == 'SELECT' ? 'change' : 'input'))""", name, value)
+                box.dispatchEvent(new Event(box.tagName == 'SELECT' ? 'change' : 'input'))""",
+                name,
+                value,
+            )
         return run("return document.querySelector('#answers .count').innerText")
 
     pairs = [(a.correct, b.correct) for a, b in zip(directories[1].answers, directories[2].answers, strict=True)]

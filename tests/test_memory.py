@@ -8,10 +8,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import memory
-import policy as policies
 from config import R1_1_5B, R1_7B, TINY
-from memory import GIB
+from minidrpo.engine import memory
+from minidrpo.engine import policy as policies
+from minidrpo.engine.memory import GIB
 
 SMALL = memory.Shapes(hidden=64, layers=3, intermediate=160, heads=2, kv_heads=2, vocab=500)
 

@@ -10,14 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import baselines
-import cli
 import drpo
-import methods
 import train
 from config import PRESETS, TINY, Config, refuse_ignored
-from methods import METHODS
-from policy import load_tokenizer
+from minidrpo import cli
+from minidrpo.engine.policy import load_tokenizer
+from minidrpo.methods import baselines
+from minidrpo.methods import table as methods
+from minidrpo.methods.table import METHODS
 
 C, LIMIT = 256, 100
 CLIPPED = [name for name, method in METHODS.items() if not method.discriminative]
@@ -163,6 +163,7 @@ def test_credit_is_the_objectives_derivative_by_score(name, extra):
 
 
 # ------------------------------------------------------------------------------------ the paper's point, by search
+
 
 @st.composite
 def groups(draw, P=1):

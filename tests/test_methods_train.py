@@ -11,14 +11,13 @@ import signal
 import pytest
 import torch
 
-import arithmetic
-import checkpoint
-import report
 import train
 from config import TINY
-from methods import METHODS
-from metrics import Answer, summarise
-from world import World
+from minidrpo.engine.distributed import World
+from minidrpo.methods.table import METHODS
+from minidrpo.rundir import checkpoint, report
+from minidrpo.rundir.metrics import Answer, summarise
+from minidrpo.tasks import arithmetic
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +108,7 @@ def tensors_of_base():
 
 def train_until_killed(rank, cfg):
     """kill -9 in the second step, after its update and before its checkpoint."""
+
     def kill(self, step, numbers):
         if step == 2:
             os.kill(os.getpid(), signal.SIGKILL)

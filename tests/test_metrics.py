@@ -7,14 +7,17 @@ import math
 import numpy as np
 import pytest
 
-import metrics
-from metrics import Answer, summarise
+from minidrpo.rundir import metrics
+from minidrpo.rundir.metrics import Answer, summarise
 
 
 def answers(correct_Pn, length_Pn=None, source="s", answer=None):
     length_Pn = np.ones_like(correct_Pn, dtype=int) if length_Pn is None else length_Pn
-    return [Answer(source, p, i, bool(c), "correct" if c else "wrong", answer or str(c), int(length_Pn[p][i]), True, "")
-            for p, row in enumerate(correct_Pn) for i, c in enumerate(row)]
+    return [
+        Answer(source, p, i, bool(c), "correct" if c else "wrong", answer or str(c), int(length_Pn[p][i]), True, "")
+        for p, row in enumerate(correct_Pn)
+        for i, c in enumerate(row)
+    ]
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
@@ -54,8 +57,12 @@ def test_summary_against_plain_loops():
 
 def test_cut_off_and_unanswered_are_told_apart():
     given = [("truncated", None), ("no_box", None), ("wrong", "7"), ("no_think", None)]
-    r = summarise([Answer("s", i // 2, i % 2, False, reason, answer, 9, reason != "truncated", "")
-                   for i, (reason, answer) in enumerate(given)])
+    r = summarise(
+        [
+            Answer("s", i // 2, i % 2, False, reason, answer, 9, reason != "truncated", "")
+            for i, (reason, answer) in enumerate(given)
+        ]
+    )
     assert (r.truncated, r.unanswered) == (0.25, 0.5)
     assert r.reasons == {"truncated": 1, "no_box": 1, "wrong": 1, "no_think": 1}
 
@@ -85,8 +92,12 @@ def test_breakdown_by_source():
 
 # METHODS: (accuracy, mean length) of each method and of its own run without a penalty, and the AES the paper prints
 PUBLISHED = [
-    (0.624, 1527, 0.649, 3494, 0.178), (0.567, 2531, 0.590, 3427, -0.129), (0.568, 2657, 0.606, 3494, -0.387),
-    (0.534, 1791, 0.592, 3324, -0.519), (0.714, 1502, 0.733, 3053, 0.249), (0.692, 2649, 0.702, 2977, -0.033),
+    (0.624, 1527, 0.649, 3494, 0.178),
+    (0.567, 2531, 0.590, 3427, -0.129),
+    (0.568, 2657, 0.606, 3494, -0.387),
+    (0.534, 1791, 0.592, 3324, -0.519),
+    (0.714, 1502, 0.733, 3053, 0.249),
+    (0.692, 2649, 0.702, 2977, -0.033),
 ]
 
 
@@ -113,8 +124,10 @@ def test_paper_average_pools_aime():
 def test_table_holds_the_numbers():
     from rich.console import Console
 
-    r = summarise(answers(np.array([[1, 1], [1, 0]]), np.array([[10, 20], [30, 40]]), source="b/1")
-                  + answers(np.array([[0, 0]]), np.array([[50, 60]]), source="b/2"))
+    r = summarise(
+        answers(np.array([[1, 1], [1, 0]]), np.array([[10, 20], [30, 40]]), source="b/1")
+        + answers(np.array([[0, 0]]), np.array([[50, 60]]), source="b/2")
+    )
     console = Console(width=110, record=True, file=open("/dev/null", "w"))
     averages = {"plain": {"accuracy": 0.25, "mean_length": 7.0}, "paper": {"accuracy": math.nan, "mean_length": 1.0}}
     scores = {"reference": "[old]", "constants": metrics.AES, "b": 0.25, "average (plain)": -0.5}

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from test_train import SCRIPT, SHORT, numbers, weights
 
-import checkpoint
 from conftest import ROOT
+from minidrpo.rundir import checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]

@@ -15,10 +15,10 @@ import sys
 import pytest
 import torch
 
-import baselines
 import drpo
 import reward
 from conftest import ROOT
+from minidrpo.methods import baselines
 
 FOLDER = ROOT / "notebooks"
 sys.path.insert(0, str(FOLDER))
@@ -94,13 +94,12 @@ def test_a_lesson_has_claim_picture_check_and_exercises(path):
 
 @pytest.mark.parametrize("path", PATHS, ids=by_name)
 def test_lessons_import_the_modules_and_never_rewrite_a_function(path):
-    ours = {p.stem for p in ROOT.glob("*.py")} | {p.stem for p in FOLDER.glob("*.py")}
     for source in cells(path, "code"):
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.FunctionDef):
-                owners = [m for m in ("drpo", "baselines") if hasattr(sys.modules[m], node.name)]
+                owners = [m.__name__ for m in (drpo, baselines) if hasattr(m, node.name)]
                 assert not owners, f"{path.name} writes {owners[0]}.{node.name} again"
-    assert any(f"import {name}\n" in cells(path, "code", "setup")[0] for name in ours)
+    assert "import drpo\n" in cells(path, "code", "setup")[0] or "from minidrpo." in cells(path, "code", "setup")[0]
 
 
 def test_the_modules_are_found_from_both_folders():
@@ -144,7 +143,8 @@ def test_links_lead_to_functions_and_tests_that_exist(path):
         file = (FOLDER / target).resolve()
         assert file.exists(), f"{path.name}: {target}"
         if named := re.fullmatch(r"`(\w+)\.(\w+)`", label):
-            assert file.stem == named[1] and hasattr(importlib.import_module(named[1]), named[2]), label
+            module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+            assert file.stem == named[1] and hasattr(importlib.import_module(module), named[2]), label
         elif named := re.fullmatch(r"`(test_\w+)`", label):
             assert f"\ndef {named[1]}(" in file.read_text("utf-8"), f"{path.name}: no {named[1]} in {target}"
     if path in LESSONS:
@@ -252,7 +252,11 @@ WRONG = {
     ],
     "check_smallest_f": [0.6, 0.5, 0.9, 0],
     "check_cheat": [
-        "42", r"\boxed{17}, not 42", r"</think> \boxed{42}", r"</think> 42", r"</think> \boxed{17}",
+        "42",
+        r"\boxed{17}, not 42",
+        r"</think> \boxed{42}",
+        r"</think> 42",
+        r"</think> \boxed{17}",
         r"</think> \boxed{(} 42",
     ],
     "check_extract": [

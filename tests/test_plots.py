@@ -5,18 +5,29 @@ import math
 
 import pytest
 
-import plots
-from metrics import Answer, summarise
+from minidrpo.rundir.metrics import Answer, summarise
+from minidrpo.show import plots
 
 
 def metrics(steps=12, every=4):
     records = []
     for step in range(1, steps + 1):
-        r = {"step": step, "accuracy": 0.5 + step / 100, "mean_length": 80.0 - step, "truncated": 0.01, "kl": 1e-4,
-             "mixed_groups": 0.6}
+        r = {
+            "step": step,
+            "accuracy": 0.5 + step / 100,
+            "mean_length": 80.0 - step,
+            "truncated": 0.01,
+            "kl": 1e-4,
+            "mixed_groups": 0.6,
+        }
         if step % every == 0:
-            r |= {"eval_accuracy": 0.6, "eval_accuracy_se": 0.02, "eval_mean_length": 70.0 - step,
-                  "eval_mean_length_se": 1.5, "eval_truncated": 0.0}
+            r |= {
+                "eval_accuracy": 0.6,
+                "eval_accuracy_se": 0.02,
+                "eval_mean_length": 70.0 - step,
+                "eval_mean_length_se": 1.5,
+                "eval_truncated": 0.0,
+            }
         records.append(r)
     return records
 
@@ -33,8 +44,10 @@ def held_out(ax):
     """[(step, value, half the bar)] of an axis with one series of points with error bars."""
     (container,) = ax.containers
     points, _, (bars,) = container.lines
-    return [(x, pytest.approx(y), pytest.approx((s[1][1] - s[0][1]) / 2))
-            for x, y, s in zip(*points.get_data(), bars.get_segments(), strict=True)]
+    return [
+        (x, pytest.approx(y), pytest.approx((s[1][1] - s[0][1]) / 2))
+        for x, y, s in zip(*points.get_data(), bars.get_segments(), strict=True)
+    ]
 
 
 def test_training_curves_show_batches_and_held_out_points(tmp_path):
@@ -84,12 +97,15 @@ def test_several_runs_and_missing_or_nan_fields(tmp_path):
     assert list(fig.axes[0].lines[-2].get_xdata()) == [0, 1, 3, 4]  # the step without a number is left out
 
 
-@pytest.mark.parametrize("content, message", [
-    (None, "no such file"),
-    ("", "holds no steps"),
-    ('{"step": 1, "mean_length": 3}\n{"step": 2, "mea', "line 2 is not valid JSON"),
-    ('{"step": 1}\n[1]\n', "line 2 is not an object with a step"),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "no such file"),
+        ("", "holds no steps"),
+        ('{"step": 1, "mean_length": 3}\n{"step": 2, "mea', "line 2 is not valid JSON"),
+        ('{"step": 1}\n[1]\n', "line 2 is not an object with a step"),
+    ],
+)
 def test_broken_metrics_are_one_line(tmp_path, capsys, content, message):
     if content is not None:
         (tmp_path / "metrics.jsonl").write_text(content)
@@ -103,17 +119,23 @@ def test_broken_metrics_are_one_line(tmp_path, capsys, content, message):
 
 
 def result(correct, length):
-    return summarise([Answer(f"set/level-{p % 2}", p, i, c, "", str(c), n, True, "")
-                      for p, (cs, ns) in enumerate(zip(correct, length, strict=True))
-                      for i, (c, n) in enumerate(zip(cs, ns, strict=True))])
+    return summarise(
+        [
+            Answer(f"set/level-{p % 2}", p, i, c, "", str(c), n, True, "")
+            for p, (cs, ns) in enumerate(zip(correct, length, strict=True))
+            for i, (c, n) in enumerate(zip(cs, ns, strict=True))
+        ]
+    )
 
 
 def test_before_after_from_results_or_their_files(tmp_path):
     before = result([[1, 0], [0, 0], [1, 1]], [[90, 110], [80, 120], [100, 100]])
     after = result([[1, 1], [0, 0], [1, 1]], [[40, 60], [50, 50], [50, 50]])
     fig = plots.before_after(before, after, tmp_path / "b.png")
-    assert [ax.get_title(loc="left") for ax in fig.axes] == ["accuracy, %: 50.0 to 66.7 (+16.7 points)",
-                                                   "mean length, tokens: 100.0 to 50.0 (-50 %)"]
+    assert [ax.get_title(loc="left") for ax in fig.axes] == [
+        "accuracy, %: 50.0 to 66.7 (+16.7 points)",
+        "mean length, tokens: 100.0 to 50.0 (-50 %)",
+    ]
     assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == ["all", "level 0", "level 1"]
     saved = json.loads(json.dumps([before.summary(), after.summary()]))
     again = plots.before_after(*saved, tmp_path / "again.png")
@@ -124,9 +146,11 @@ def test_before_after_from_results_or_their_files(tmp_path):
 
 
 def test_trade_off(tmp_path):
-    points = [{"label": "0.1", "series": "DRPO", "accuracy": 0.624, "mean_length": 1527, "accuracy_se": 0.01},
-              {"label": "inf", "series": "DRPO", "accuracy": 0.649, "mean_length": 3494},
-              {"label": "base", "accuracy": 0.534, "mean_length": 4698}]
+    points = [
+        {"label": "0.1", "series": "DRPO", "accuracy": 0.624, "mean_length": 1527, "accuracy_se": 0.01},
+        {"label": "inf", "series": "DRPO", "accuracy": 0.649, "mean_length": 3494},
+        {"label": "base", "accuracy": 0.534, "mean_length": 4698},
+    ]
     fig = plots.trade_off(points, tmp_path / "t.png")
     assert is_png(tmp_path / "t.png")
     first, second = (c.lines[0] for c in fig.axes[0].containers)

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch._dynamo.testing
 
-import policy as policies
 from conftest import make_rollouts, make_small_model
+from minidrpo.engine import policy as policies
 
 
 def plain_logp(model, rollout, temperature):
@@ -200,7 +200,7 @@ def test_a_model_that_caps_its_logits_is_refused(tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's high-water mark of memory")
 def test_log_probabilities_take_an_eighth_of_the_plain_memory():
     """The benchmark at a tenth of its size: 430 MB a copy of the logits, chunks of 48 MB."""
-    from benchmarks.logprob_memory import chunked, error, forward_backward, plain
+    from experiments.benchmarks.logprob_memory import chunked, error, forward_backward, plain
 
     sizes = dict(tokens=3072, vocabulary=36_864, hidden_size=8)
     theirs, plain_peak = forward_backward(plain, **sizes)

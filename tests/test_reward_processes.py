@@ -12,8 +12,8 @@ import time
 import pytest
 
 import reward
-from answer import values
-from answer.grammar import read_all
+from minidrpo.grader import values
+from minidrpo.grader.grammar import read_all
 
 ROOT = os.path.dirname(os.path.abspath(reward.__file__))
 EASY = [

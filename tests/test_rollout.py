@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-import decoding
+from minidrpo.engine import decoding
 from rollout import TransformersSampler, make_sampler
 
 EOS = [1, 5]

@@ -12,15 +12,14 @@ import torch
 import torch.multiprocessing as mp
 from test_checkpoint import NoTokenizer
 
-import checkpoint
 import drpo
-import policy as policies
-import shard
 import train
-import update
 from config import TINY
 from conftest import make_rollouts, make_small_model
-from world import World
+from minidrpo.engine import policy as policies
+from minidrpo.engine import shard, update
+from minidrpo.engine.distributed import World
+from minidrpo.rundir import checkpoint
 
 P, G, STEPS, SAVED = 4, 4, 3, 1
 CFG = dataclasses.replace(

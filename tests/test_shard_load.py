@@ -7,11 +7,11 @@ import pytest
 import torch
 from test_shard import CFG, SAVED, STEPS, in_ranks, set_up, steps, weights, whole_run
 
-import checkpoint
-import policy as policies
-import shard
 import train
 from conftest import make_small_model
+from minidrpo.engine import policy as policies
+from minidrpo.engine import shard
+from minidrpo.rundir import checkpoint
 
 pytestmark = pytest.mark.slow
 

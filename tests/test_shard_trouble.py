@@ -12,8 +12,8 @@ import torch
 from test_checkpoint import NoTokenizer
 from test_shard import SAVED, in_ranks, set_up, steps
 
-import checkpoint
 from conftest import make_small_model
+from minidrpo.rundir import checkpoint
 
 pytestmark = pytest.mark.slow
 

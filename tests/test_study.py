@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-import data
-import study as studies
+from experiments import study as studies
+from minidrpo.tasks import data
 
 TINY_STUDY = [
     "--methods", "drpo", "grpo-lp", "--seeds", "0", "--lrs", "1e-3", "--steps=1", "--prompts-per-step=2",

@@ -7,8 +7,8 @@ import statistics
 
 import pytest
 
-import study_plots
-from metrics import aes
+from experiments import study_plots
+from minidrpo.rundir.metrics import aes
 
 COLUMNS = (
     "method,knob,strength,lr,seed,role,phase,step,group,accuracy,accuracy_se,mean_length,mean_length_se,truncated,"
@@ -175,8 +175,11 @@ def test_dynamics_have_a_line_a_lambda_and_a_band_over_seeds(study, tmp_path):
     steps = study_plots.curves(study, "drpo", "accuracy")[0.1]
     values = [r["accuracy"] for r in made_up() if (r["method"], r.get("strength"), r["phase"], r["step"])
               == ("drpo", 0.1, "train", 3)]  # fmt: skip
-    assert steps[2] == (3, pytest.approx(statistics.fmean(values)),
-                        pytest.approx(statistics.stdev(values) / math.sqrt(3)))
+    assert steps[2] == (
+        3,
+        pytest.approx(statistics.fmean(values)),
+        pytest.approx(statistics.stdev(values) / math.sqrt(3)),
+    )
     assert len(accuracy.collections) == 5
     assert entropy.lines[0].get_ydata()[0] > entropy.lines[0].get_ydata()[-1]
     assert max(mixed.lines[0].get_ydata()) < 100

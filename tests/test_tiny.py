@@ -14,12 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import arithmetic
+from minidrpo.tasks import arithmetic
+from minidrpo.tiny import make_base
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = ROOT / "tiny"
-sys.path.insert(0, str(TINY))
-import make_base  # noqa: E402
+TINY = ROOT / "minidrpo" / "tiny"
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +70,7 @@ def test_splits_are_disjoint_for_any_seeds():
 def test_problems_are_a_pure_function_of_the_seed():
     longer, shorter = (arithmetic.problems(n, split="test", seed=1) for n in (60, 20))
     assert longer[:20] == shorter and shorter != arithmetic.problems(20, split="test", seed=2)
-    code = "import arithmetic; print(arithmetic.problems(20, split='test', seed=1))"
+    code = "from minidrpo.tasks import arithmetic; print(arithmetic.problems(20, split='test', seed=1))"
     for hash_seed in ("0", "1"):  # a split that rested on Python's salted hash() would differ between processes
         out = subprocess.run(
             [sys.executable, "-c", code],

@@ -11,11 +11,11 @@ import time
 import pytest
 import torch
 
-import checkpoint
 import config
 import rollout
 import train
 from conftest import ROOT, make_small_model
+from minidrpo.rundir import checkpoint
 
 SHORT = [
     "--steps=4", "--prompts-per-step=4", "--group-size=4", "--mini-batches=2", "--max-response-tokens=48",
@@ -85,7 +85,7 @@ def test_a_run_leaves_what_it_promises(finished):
 
 
 def test_training_changes_the_weights_as_adamw_would(finished):
-    before = (ROOT / "tiny" / "model.safetensors").read_bytes()
+    before = (ROOT / "minidrpo" / "tiny" / "model.safetensors").read_bytes()
     assert weights(finished) != before
 
 

@@ -10,16 +10,16 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-import baselines
 import drpo
-import methods
-import policy as policies
 import train
-import update
 from config import TINY
 from conftest import make_rollouts, make_small_model
-from shard import whole
-from world import World
+from minidrpo.engine import policy as policies
+from minidrpo.engine import update
+from minidrpo.engine.distributed import World
+from minidrpo.engine.shard import whole
+from minidrpo.methods import baselines
+from minidrpo.methods import table as methods
 
 P, G = 6, 4
 LR = 1e-3  # large enough that the second mini-batch is far off-policy and feels the trust region

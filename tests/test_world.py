@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from world import World, parting
+from minidrpo.engine.distributed import World, parting
 
 
 class Gone(BaseException):

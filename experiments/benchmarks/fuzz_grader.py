@@ -1,0 +1,71 @@
+"""benchmarks/fuzz_grader.py [seconds] [seed] - mutated answers against mutated golds: no exception, no hang, a reason.
+
+Also checks that every text is its own equal, and prints the slowest cases. What it found is now a test.
+"""
+
+import random
+import sys
+import time
+
+import test_reward
+
+import reward
+from tests import reward_cases
+
+SLOW = 1.0  # processor seconds
+
+
+def mutate(text, rng, seeds):
+    """A few random edits: delete, repeat, swap, insert a piece, splice another text."""
+    for _ in range(rng.randint(0, 4)):
+        i, j = sorted(rng.randint(0, len(text)) for _ in range(2))
+        kind = rng.randrange(5)
+        if kind == 0:
+            text = text[:i] + text[j:]
+        elif kind == 1:
+            text = text[:i] + text[i:j] * rng.choice((2, 2, 3, 50)) + text[j:]
+        elif kind == 2:
+            text = text[:i] + rng.choice(test_reward.PIECES) + text[i:]
+        elif kind == 3:
+            text = text[:i] + rng.choice(seeds) + text[j:]
+        else:
+            text = (
+                text[:i]
+                + chr(rng.choice((rng.randrange(32, 127), rng.randrange(0x300, 0x3000), rng.randrange(32))))
+                + text[j:]
+            )
+    return text[:3000]
+
+
+def main(seconds=600, seed=0):
+    rng, end, n, slowest = random.Random(seed), time.monotonic() + seconds, 0, []
+    seeds = [t for _, gold, pred in reward_cases.same + reward_cases.different for t in (gold, pred)]
+    seeds += [attack[:200] for attack in test_reward.ATTACKS]
+    proofs = 0
+
+    def prove(gold, pred):
+        nonlocal proofs
+        proofs += 1
+        return False
+
+    while time.monotonic() < end:
+        a, b = mutate(rng.choice(seeds), rng, seeds), mutate(rng.choice(seeds), rng, seeds)
+        start = time.process_time()
+        try:
+            grade = reward.grade_answer(a, b, prove)
+            assert grade.reason in reward.REASONS and grade.correct == (grade.reason == "correct")
+            itself = reward.grade_answer(a, a, prove)
+            assert itself.correct or not a.strip() or "boxed" in a, "not its own equal"
+            reward.grade(f"</think>\\boxed{{{a}}}", b)
+        except Exception as error:
+            print(f"FOUND {type(error).__name__}: {error} answer={a!r} truth={b!r}", flush=True)
+        used = time.process_time() - start
+        if used > SLOW:
+            print(f"SLOW {used:.2f} s answer={a!r} truth={b!r}", flush=True)
+        slowest = sorted([*slowest, (used, a[:80], b[:80])], reverse=True)[:5]
+        n += 1
+    print(f"{n} pairs in {seconds} s, {proofs} wanted sympy; slowest: {slowest}")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,138 @@
+"""Memory of a rank, replicated and sharded, on the CPU: one update of a model of 16 million weights on two gloo ranks.
+And of starting a sharded run with 222 million: each rank reads them all, or rank 0 alone.
+
+    python -m experiments.benchmarks.sharding
+
+Counted: bytes of the tensors a rank holds. Measured: how far resident memory rises above its level before the model
+was made, at its peak. In between: what docs/memory.md's terms say of this model.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+MODES = ("replicated", "sharded")
+READERS = ("each rank", "rank 0")
+MB = 2**20
+
+
+def resident(key):
+    """VmRSS (now) or VmHWM (the highest so far) of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+
+def rank(mode):
+    import dataclasses
+
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    import train
+    from config import TINY
+    from minidrpo.engine import update
+    from minidrpo.engine.distributed import join_world
+    from rollout import Rollout
+
+    torch.set_num_threads(1)
+    world, sharded = join_world(), mode == "sharded"
+    cfg = dataclasses.replace(TINY, prompts_per_step=4, group_size=2, micro_batch_tokens=64, shard=sharded)
+    g = torch.Generator().manual_seed(0)
+    ids = torch.randint(4096, (8, 32), generator=g).tolist()
+    rollouts = [Rollout([5, 6], answer, True, [0.0] * 32) for answer in ids]
+    correct_PG, weight_PG = torch.tensor([[True, False]] * 4), torch.tensor([[1.0, 0.0]] * 4)
+    before = resident("VmRSS")
+    model = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=4096,
+            hidden_size=384,
+            intermediate_size=1024,
+            num_hidden_layers=8,
+            num_attention_heads=6,
+            num_key_value_heads=6,
+            tie_word_embeddings=False,
+        )
+    )
+    P, layer = sum(p.numel() for p in model.parameters()), sum(p.numel() for p in model.model.layers[0].parameters())
+    policy, optimizer = train.set_up(model, cfg, world)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of making the whole model
+    update.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world)
+    peak = resident("VmHWM") - before
+
+    def held(tensors):
+        return sum(getattr(t, "_local_tensor", t).nbytes for t in tensors if t is not None)
+
+    weights, gradients = held(model.parameters()), held(p.grad for p in model.parameters())
+    moments = held(value for state in optimizer.state.values() for value in state.values())
+    rest = 2 * 4096 * 384  # the embedding and the head: gathered as a whole, as are their gradients
+    terms = 16 * P / 2 + 8 * rest + 2 * 4 * layer + 4 * layer if sharded else 20 * P
+    if world.rank == 0:
+        print(
+            f"{mode:<12}{P / 1e6:>8.1f} M"
+            + "".join(f"{x / MB:>11.1f}" for x in (weights, gradients, moments, terms, peak))
+        )
+    torch.distributed.destroy_process_group()
+
+
+def start(reader, folder):
+    """Main memory of each rank until the model is split."""
+    import dataclasses
+
+    import torch
+
+    import train
+    from config import TINY
+    from minidrpo.engine import policy as policies
+    from minidrpo.engine.distributed import gather, join_world
+
+    world, cfg = join_world(), dataclasses.replace(TINY, shard=True)
+    before = resident("VmRSS")
+    model = policies.load_model(folder) if reader == "each rank" else train.load_model(cfg, folder, world)
+    train.set_up(model, cfg, world)
+    gib = gather([((resident("VmHWM") - before) / 2**30, (resident("VmRSS") - before) / 2**30)], world)
+    if world.rank == 0:
+        print(f"{reader:<12}" + "".join(f"{peak:>16.2f}{after:>9.2f}" for peak, after in gib))
+    torch.distributed.destroy_process_group()
+
+
+def save_model(folder):
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=8192,
+            hidden_size=1024,
+            intermediate_size=2816,
+            num_hidden_layers=16,
+            num_attention_heads=8,
+            num_key_value_heads=8,
+            tie_word_embeddings=False,
+        )
+    ).save_pretrained(folder)
+
+
+def main():
+    print(
+        f"{'MiB a rank':<12}{'weights':>10}"
+        + "".join(f"{x:>11}" for x in ("weights", "gradients", "moments", "terms", "peak RSS"))
+    )
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}  # freed memory is given back
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", __spec__.name]
+    for mode in MODES:
+        subprocess.run([*command, mode], env=environment, check=True)
+    print(f"\n{'GiB; reader':<12}" + "".join(f"{f'rank {r}: peak':>16}{'after':>9}" for r in range(2)))
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-m", __spec__.name, "save", folder], check=True)
+        for reader in READERS:
+            subprocess.run([*command, reader, folder], env=environment, check=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["save"]:
+        save_model(sys.argv[2])
+    elif sys.argv[2:]:
+        start(*sys.argv[1:])
+    else:
+        rank(sys.argv[1]) if sys.argv[1:] else main()

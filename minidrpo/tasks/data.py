@@ -1,0 +1,304 @@
+"""data.py - problems with known answers, and their prompts as token ids. No torch, no model.
+
+A problem is a question in plain text and the answer (or answers) a grader accepts. They come from
+
+* the built-in arithmetic (`arithmetic`, any machine, no download),
+* a local `.parquet`, `.json` (array or lines) or `.jsonl` file, in the official schema (`prompt` = a chat of one user
+  message, `reward_model.ground_truth`) or the plain one (`problem` or `question`, and `answer`),
+* the Hugging Face Hub: a name in HUB below, or `OWNER/NAME[:CONFIG][@SPLIT]`.
+
+A file that does not hold what it should stops here, with one ValueError that names the file, the row (counted from 0)
+and the column. Left out: grading (reward.py) and anything about batches on devices (train.py).
+"""
+
+import difflib
+import json
+import math
+import numbers
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+
+SUFFIX = r"Let's think step by step and output the final answer within \boxed{}."
+r"""The instruction of the official data (its `prompt` column already ends with it; the plain schema does not)."""
+
+HUB = {  # name: id[:config][@split]
+    "deepscaler": "agentica-org/DeepScaleR-Preview-Dataset@train",
+    "aime": "HuggingFaceH4/aime_2024@train",
+    "aime25": "math-ai/aime25@test",
+    "amc": "AI-MO/aimo-validation-amc@train",
+    "math": "HuggingFaceH4/MATH-500@test",
+    "minerva": "math-ai/minervamath@test",
+    "olympiad_bench": "math-ai/olympiadbench@test",
+    "gsm8k": "openai/gsm8k:main@test",
+}
+SUFFIXES = (".parquet", ".json", ".jsonl")
+TEXT_COLUMNS = ("prompt", "problem", "question")
+ANSWER_COLUMNS = ("reward_model", "answer", "final_answer")
+ARITHMETIC_SIZE = {"train": 8_000, "test": 512}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question. `prompt` is the user's text without a chat template; `answer` is plain Python, a list holds
+    alternatives; (`source`, `index`) names the problem: where it came from and its row there."""
+
+    prompt: str
+    answer: str | int | float | list
+    source: str
+    index: int
+
+
+# ---------------------------------------------------------------------------------------------------- load
+
+
+def load_problems(spec: str, *, split="train", n: int | None = None, skip_unanswered=False) -> list[Problem]:
+    """All problems (or the first `n`) of `spec`: `arithmetic`, a file, or a Hub data set (see the module docstring).
+
+    `split` chooses among the splits of the arithmetic and of a Hub id that names none. A row without an answer is an
+    error unless `skip_unanswered`. Raises ValueError with one line on anything a user can get wrong.
+    """
+    if n is not None and n < 1:
+        raise ValueError(f"cannot take {n} problems of {spec}: want at least 1")
+    if spec == "arithmetic":
+        return _arithmetic(split, n)
+    if _looks_local(spec):
+        rows, source, where = read_rows(spec), Path(spec).stem, spec
+    else:
+        rows, where = hub_rows(spec, split)
+        source = spec if spec in HUB else re.split("[:@]", spec)[0].split("/")[-1]
+    problems = rows_to_problems(rows, source, where, skip_unanswered=skip_unanswered)
+    return problems[:n]
+
+
+def _arithmetic(split, n):
+    from minidrpo.tasks import arithmetic
+
+    if split not in ARITHMETIC_SIZE:
+        raise ValueError(f"arithmetic has no split {split!r}: choose from {', '.join(ARITHMETIC_SIZE)}")
+    # One fixed seed: the data set is the same in every run, as a file would be; only the order of batches is seeded.
+    made = arithmetic.problems(n or ARITHMETIC_SIZE[split], split=split, seed=0)
+    return [Problem(text, answer, f"arithmetic/level-{level}", i) for i, (text, answer, level) in enumerate(made)]
+
+
+def _looks_local(spec):
+    path = Path(spec)
+    return path.exists() or path.suffix in SUFFIXES or spec.startswith((".", "/", "~")) or spec.count("/") > 1
+
+
+def read_rows(path: str) -> list[dict]:
+    """The rows of a .parquet, .json or .jsonl file as dicts of plain Python values."""
+    file = Path(path).expanduser()
+    if not file.exists():
+        raise ValueError(f"{path}: no such file")
+    if file.is_dir():
+        raise ValueError(f"{path}: is a directory, want a {', '.join(SUFFIXES)} file")
+    if file.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: cannot read {file.suffix or 'a file without extension'}, want {', '.join(SUFFIXES)}")
+    try:
+        rows = _read_parquet(file) if file.suffix == ".parquet" else _read_json(file.read_text("utf-8-sig"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read: {_one_line(error)}") from error
+    return rows
+
+
+def _read_parquet(file):
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(file).to_pylist()
+    except pyarrow.ArrowException as error:
+        raise ValueError(f"{file}: is not a readable parquet file: {_one_line(error)}") from error
+
+
+def _read_json(text, path):
+    """An array of objects, or one object a line. Empty lines are passed over; rows are counted without them."""
+    try:
+        if text.lstrip().startswith("["):
+            return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: is not valid JSON: {_one_line(error)}") from error
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): U+2028 is legal inside a JSON string
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise ValueError(f"{path}: line {number} is not valid JSON: {_one_line(error)}") from error
+    return rows
+
+
+def hub_rows(spec: str, split: str, load=None):
+    """(rows, where) of a Hub data set; `where` names it for messages. `load` replaces `datasets.load_dataset`."""
+    known = HUB.get(spec, spec)
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?(?:@([\w.-]+))?", known)
+    if not match:
+        near = difflib.get_close_matches(spec, ["arithmetic", *HUB], n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(['arithmetic', *HUB])}."
+        raise ValueError(f"unknown data set {spec!r}: {hint} Else name a file or a Hub id such as OWNER/NAME")
+    hub_id, config, named_split = match.groups()
+    split = named_split or split
+    where = f"{hub_id}{f' (config {config})' if config else ''}, split {split}"
+    if load is None:
+        from datasets import load_dataset as load
+    try:
+        return load(hub_id, config, split=split).to_list(), where
+    except Exception as error:  # the client has no common base for offline, missing, gated, unknown split
+        local = f", and there is no file {spec}" if spec not in HUB else ""
+        raise ValueError(f"cannot load {where} from the Hugging Face Hub{local}: {_one_line(error)}") from error
+
+
+# ---------------------------------------------------------------------------------------------------- rows
+
+
+def rows_to_problems(rows: list[dict], source: str, where: str, *, skip_unanswered: bool = False) -> list[Problem]:
+    """Problems of rows in either schema; `where` (a file or a Hub id) starts every message."""
+    if not rows:
+        raise ValueError(f"{where}: holds no rows")
+    for i, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise ValueError(f"{where}: row {i} is {_kind(row)}, want an object with a prompt and an answer")
+    text_column = _choose(rows[0], TEXT_COLUMNS, where, "the question")
+    answer_column = _choose(rows[0], ANSWER_COLUMNS, where, "the answer")
+    problems, unanswered = [], []
+    for i, row in enumerate(rows):
+        for column in (text_column, answer_column):
+            if column not in row:
+                raise ValueError(f"{where}: row {i} has no column {column!r}; it has {', '.join(row) or 'none'}")
+        prompt = _prompt_text(row[text_column], f"{where}: row {i}, column {text_column!r}")
+        answer, place = row[answer_column], f"{where}: row {i}, column {answer_column!r}"
+        if answer_column == "reward_model":
+            if not isinstance(answer, dict) or "ground_truth" not in answer:
+                raise ValueError(f"{place}: want an object with 'ground_truth', got {_kind(answer)}")
+            answer, place = answer["ground_truth"], f"{where}: row {i}, column 'reward_model.ground_truth'"
+        answer = _plain_answer(answer, place)
+        if answer is None:
+            unanswered.append(place)
+        else:
+            problems.append(Problem(prompt, answer, source, i))
+    if unanswered and not (skip_unanswered and problems):
+        more = f" ({len(unanswered)} of {len(rows)} rows lack one)" if len(unanswered) > 1 else ""
+        raise ValueError(f"{unanswered[0]}: no answer{more}; --skip-unanswered leaves such rows out")
+    return problems
+
+
+def _choose(row, columns, where, what):
+    found = [column for column in columns if column in row]
+    if not found:
+        raise ValueError(
+            f"{where}: row 0 has no column for {what} ({' or '.join(map(repr, columns))}); "
+            f"it has {', '.join(map(str, row)) or 'none'}"
+        )
+    return found[0]
+
+
+def _prompt_text(value, place):
+    """The user's text: a string, or the official schema's chat of one user message (a list, or numpy's array)."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list):
+        one_user = len(value) == 1 and isinstance(value[0], dict) and value[0].get("role") == "user"
+        if not one_user:
+            raise ValueError(
+                f"{place}: want one message of the user, got {len(value)} message(s)"
+                f" {[m.get('role') if isinstance(m, dict) else _kind(m) for m in value[:3]]}"
+            )
+        value = value[0].get("content")
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{place}: want a question as text, got {_kind(value)}")
+    return value
+
+
+def _plain_answer(value, place):
+    """`value` as plain str, int, float or a list of those; None if there is no answer in it (0 is an answer)."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        items = [_plain_answer(item, place) for item in value]
+        if any(isinstance(item, list) for item in items):
+            raise ValueError(f"{place}: a list of accepted answers may not hold another list")
+        return items if items and None not in items else None
+    if value is None or isinstance(value, str):
+        value = (value or "").split("####")[-1]  # GSM8K keeps its answer behind a worked solution and this mark
+        return value if value.strip() else None
+    if isinstance(value, Decimal):
+        return str(value) if value.is_finite() else None
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):  # bool is an int to Python, not to a grader
+        raise ValueError(f"{place}: want text, a number or a list of those, got {_kind(value)}")
+    if not math.isfinite(value):
+        return None
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def _kind(value):
+    if value is None:
+        return "nothing"
+    return "empty text" if isinstance(value, str) and not value.strip() else type(value).__name__
+
+
+def _one_line(error, limit=300):
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+# ---------------------------------------------------------------------------------------------------- prompts
+
+
+def encode_prompts(problems, tokenizer, *, max_tokens: int, template: bool = True, suffix=()):
+    """Prompts as token ids: (kept problems, their ids, number dropped for being longer than `max_tokens`).
+
+    With `template`, the tokenizer's own chat template with the generation prompt, tokenised without special tokens (the
+    template holds them); without, the bare text with whatever special tokens the tokenizer adds. `suffix`, one text or
+    several, is appended to prompts that do not hold it yet. Raises ValueError without a template, or if no prompt is
+    short enough.
+    """
+    if not problems:
+        raise ValueError("no problems to encode")
+    name = getattr(tokenizer, "name_or_path", "") or "this tokenizer"
+    if template and not tokenizer.chat_template:
+        raise ValueError(f"{name} has no chat template: pass --no-template to prompt with the bare text")
+    texts = [problem.prompt for problem in problems]
+    for words in filter(str.strip, [suffix] if isinstance(suffix, str) else suffix):
+        joint = words if words[0].isspace() else " " + words
+        texts = [text if words.strip() in text else text + joint for text in texts]
+    if template:
+        texts = [_templated(text, tokenizer, name) for text in texts]
+    ids = tokenizer(texts, add_special_tokens=not template)["input_ids"]
+    ids = [_single_bos(row, tokenizer.bos_token_id) for row in ids]
+    kept = [i for i, row in enumerate(ids) if 0 < len(row) <= max_tokens]
+    if not kept:
+        shortest = min(map(len, ids))
+        raise ValueError(f"none of {len(ids)} prompts fits in {max_tokens} tokens, the shortest has {shortest}")
+    return [problems[i] for i in kept], [ids[i] for i in kept], len(ids) - len(kept)
+
+
+def _templated(text, tokenizer, name):
+    import jinja2
+
+    chat = [{"role": "user", "content": text}]
+    try:
+        return tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    except jinja2.TemplateError as error:
+        raise ValueError(f"the chat template of {name} refuses a single user message: {_one_line(error)}") from error
+
+
+def _single_bos(ids, bos):
+    """Some tokenizers add a BOS however they are asked; two of them are an input no model was trained on."""
+    first = 0
+    while bos is not None and ids[first : first + 2] == [bos, bos]:
+        first += 1
+    return list(ids[first:])
+
+
+def batch_indices(seed: int, step: int, n_problems: int, batch_size: int) -> np.ndarray:
+    """Which problems step `step` (from 0) trains on, (batch_size,): each epoch is its own permutation and drops the
+    remainder. A pure function, so every rank computes the same and a resumed run replays nothing."""
+    if not 0 < batch_size <= n_problems:
+        raise ValueError(f"a batch of {batch_size} prompts does not fit {n_problems} problems")
+    epoch, position = divmod(step, n_problems // batch_size)
+    order = np.random.default_rng([seed, epoch]).permutation(n_problems)
+    return order[position * batch_size : (position + 1) * batch_size]

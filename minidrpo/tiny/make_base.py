@@ -1,0 +1,350 @@
+"""make_base.py - makes the embedded base model ("tiny overthinker"): tokenizer, traces, supervised training, report.
+
+    python -m minidrpo.tiny.make_base            # all of it, into tiny/; a few minutes on two CPU cores
+    python -m minidrpo.tiny.make_base --report   # only measure the committed model
+
+A Qwen2 of 0.4 million parameters learns to answer arithmetic.py's chains by imitating random traces that think
+the way large reasoning models are said to: a first pass, then "Wait, let me check" again and again. Three choices in a
+trace are left to chance, and the model learns them as *sampling choices* that reinforcement learning can change:
+whether a pass is hasty ("Quickly") or careful ("Step by step"), whether an operation slips (a forgotten carry, a
+forgotten borrow, one too many), and whether to check once more. As in the DRPO paper (arXiv 2510.04474), thinking on
+buys some accuracy and is mostly needless: a check or two repairs slips, the others repeat.
+
+Probabilities below are those wanted at the sampling temperature; `tempered` turns them into those of the traces.
+"""
+
+import argparse
+import json
+import math
+import random
+import sys
+import time
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, pre_tokenizers
+from tqdm import tqdm
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2Tokenizer,
+)
+
+from minidrpo.tasks import arithmetic
+
+HERE = Path(__file__).resolve().parent
+
+TEMPERATURE = 0.6
+LIMIT = 256
+TYPICAL_LENGTH = 100  # tokens a trace
+THINK = "<think>\n"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}<|user|>{{ message['content'] }}"
+    "{% elif message['role'] == 'assistant' %}<|assistant|>{{ message['content'] }}<eos>"
+    "{% else %}{{ message['content'] }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}"
+)
+
+# ---- traces ---------------------------------------------------------------------------------------------------------
+
+HASTY_FIRST, HASTY_CHECK = 0.6, 0.2  # how often a pass is done in a hurry
+SLIP_HASTY = (0.14, 0.20, 0.26, 0.32, 0.38)  # chance of a slip at each operation, by level
+SLIP_CAREFUL = (0.04, 0.06, 0.09, 0.12, 0.15)
+STOP = (0.18, 0.32, 0.44, 0.60, 1.0)  # chance to stop after the first pass, the first check, ...
+CLEAN = 0.3  # share of the training steps without slips: arithmetic is learned first, bad habits after it
+OPENERS = {"Wait, let me check": 0.3, "Let me check again": 0.2, "Alternatively": 0.2, "Hmm, check": 0.2, "Wait": 0.1}
+
+
+def tempered(probabilities):
+    """Probabilities p which, sampled at TEMPERATURE, become q: p ~ q^T, since softmax(log p / T) ~ p^(1/T)."""
+    powers = [q**TEMPERATURE for q in probabilities]
+    return [p / sum(powers) for p in powers]
+
+
+def chance(q, rng):
+    """True with the tempered probability of q against 1 - q."""
+    return rng.random() < tempered([q, 1 - q])[0]
+
+
+def slip(left, sign, right):
+    """The one wrong result of an operation: the carry forgotten, the borrow forgotten, or one too many."""
+    if sign == "+":
+        return left + right - 10 if left % 10 + right % 10 >= 10 else left + right + 1
+    return left - right + 10 if left % 10 < right % 10 else left - right + 1
+
+
+def one_pass(first, steps, hasty, slips, rng):
+    """(text, result) of one pass over the chain, its slips included: `Quickly: 17+5=22 -8=14.`"""
+    probability = (SLIP_HASTY if hasty else SLIP_CAREFUL)[len(steps) - 2]
+    total, lines = first, []
+    for sign, right in steps:
+        result = (slip if slips and chance(probability, rng) else arithmetic.apply)(total, sign, right)
+        lines.append(f"{sign}{right}={result}")
+        total = result
+    return f"{'Quickly' if hasty else 'Step by step'}: {first}{' '.join(lines)}.", total
+
+
+def trace(first, steps, rng, slips=True):
+    """(response, checks): what the model is shown as the answer to a chain. The prompt already holds `<think>`."""
+    text, result = one_pass(first, steps, chance(HASTY_FIRST, rng), slips, rng)
+    results = [result]
+    for stop in STOP:
+        disagree = len(set(results[-2:])) > 1  # then it is less likely to leave it at that
+        if stop == 1 or chance(stop * 0.75 if disagree else stop, rng):
+            break
+        opener = rng.choices(list(OPENERS), tempered(OPENERS.values()))[0]
+        again, result = one_pass(first, steps, chance(HASTY_CHECK, rng), slips, rng)
+        text += f"\n{opener}. {again}"
+        text += " Same." if result == results[-1] else " Hmm, no."
+        results.append(result)
+    best = max(results[::-1], key=results.count)  # what most passes say; the latest of equals
+    return f"{text}</think>\nThe answer is \\boxed{{{best}}}.<eos>", len(results) - 1
+
+
+# ---- tokenizer and model --------------------------------------------------------------------------------------------
+
+WORDS = ["Quickly", " Quickly", "Step by step", " Step by step", "Wait", "Hmm", " Hmm", "Alternatively", "Let"]
+WORDS += [" let", " me", " check", " again", " Same", " no", "The", " answer", " is", "\\boxed{"]
+# True: left out by decode(skip_special_tokens=True). As in R1, <think> and </think> stay, for the grader to see.
+MARKERS = {"<pad>": True, "<eos>": True, "<|user|>": True, "<|assistant|>": True, "<think>": False, "</think>": False}
+
+
+def make_tokenizer():
+    """One token a byte, one a word of the traces, six markers; no merges. Text (NFC) comes back exactly.
+
+    It is a Qwen2Tokenizer because AutoTokenizer insists on that class for a Qwen2 model, whatever the files say.
+    """
+    pieces = sorted(pre_tokenizers.ByteLevel.alphabet()) + WORDS + list(MARKERS)
+    tokenizer = Qwen2Tokenizer(
+        vocab={piece: i for i, piece in enumerate(pieces)},
+        merges=[],
+        unk_token="<pad>",  # no byte is unknown; named only so that the class adds no token of its own
+        pad_token="<pad>",
+        eos_token="<eos>",
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=1024,
+        padding_side="left",
+    )
+    tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in WORDS])
+    tokenizer.add_tokens([AddedToken(m, special=special, normalized=False) for m, special in MARKERS.items()])
+    assert len(tokenizer) == len(pieces)
+    return tokenizer
+
+
+def make_model(tokenizer, hidden, layers):
+    """An untrained Qwen2 with its own head (untied) and head_dim 32, which vLLM serves on CPU and CUDA."""
+    config = Qwen2Config(
+        vocab_size=math.ceil(len(tokenizer) / 32) * 32,
+        hidden_size=hidden,
+        intermediate_size=hidden * 8 // 3 // 32 * 32,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 32,
+        num_key_value_heads=hidden // 32,
+        max_position_embeddings=1024,
+        tie_word_embeddings=False,
+        use_cache=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return Qwen2ForCausalLM(config)
+
+
+# ---- supervised training --------------------------------------------------------------------------------------------
+
+
+def training_chain(rng):
+    """A random chain of the train split, all levels equally often."""
+    level = rng.randint(1, arithmetic.LEVELS)
+    while True:
+        first, steps = arithmetic.chain(level, rng)
+        if arithmetic.split_of(arithmetic.text_of(first, steps)) == "train":
+            return first, steps
+
+
+def training_batches(tokenizer, steps, batch, rng):
+    """Yields (ids_NT, labels_NT) of fresh traces, right-padded; labels are -100 outside the response.
+
+    Eight batches are drawn at once and sorted by length, so that little is padded.
+    """
+    for start in range(0, steps, 8):
+        rows = []
+        for _ in range(8 * batch):
+            first, ops = training_chain(rng)
+            prompt = f"<|user|>{arithmetic.text_of(first, ops)}<|assistant|>{THINK}"
+            rows.append((prompt, trace(first, ops, rng, slips=start >= CLEAN * steps)[0]))
+        prompts = tokenizer([p for p, _ in rows], add_special_tokens=False)["input_ids"]
+        answers = tokenizer([a for _, a in rows], add_special_tokens=False)["input_ids"]
+        rows = sorted(zip(prompts, answers, strict=True), key=lambda row: len(row[0]) + len(row[1]))
+        groups = [rows[i : i + batch] for i in range(0, len(rows), batch)]
+        rng.shuffle(groups)
+        for group in groups[: steps - start]:
+            width = max(len(p) + len(a) for p, a in group)
+            ids = torch.tensor([p + a + [tokenizer.pad_token_id] * (width - len(p) - len(a)) for p, a in group])
+            labels = torch.tensor([[-100] * len(p) + a + [-100] * (width - len(p) - len(a)) for p, a in group])
+            yield ids, labels
+
+
+def train(model, tokenizer, *, steps, batch, lr, seed):
+    """Supervised training with AdamW, linear warm-up and cosine decay. Returns the last mean loss (nats a token)."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda i: min(1.0, (i + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * i / steps)))
+    )
+    bar, smooth = tqdm(total=steps, desc="supervised", unit="step", mininterval=1 if sys.stderr.isatty() else 20), None
+    model.train()
+    for ids, labels in training_batches(tokenizer, steps, batch, random.Random(f"traces {seed}")):
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1]  # right padding: causal attention never sees it
+        # Divided by a constant, not by this batch's tokens: batches are sorted by length, and a mean would give the
+        # decision to stop more weight in the short ones, so that the model would stop too early.
+        nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
+        loss = nats / (batch * TYPICAL_LENGTH)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
+        bar.set_postfix(loss=f"{smooth:.3f}", refresh=False)
+        bar.update()
+    bar.close()
+    model.eval()
+    return smooth
+
+
+# ---- report ---------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def sample(model, tokenizer, prompts, *, n, temperature=TEMPERATURE, limit=LIMIT, seed=0):
+    """n sampled responses (ids, EOS included when reached) a prompt, in prompt order. A plain KV-cache loop."""
+    generator = torch.Generator().manual_seed(seed)
+    width = max(map(len, prompts))
+    ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + p for p in prompts]).repeat_interleave(n, 0)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts]).repeat_interleave(n, 0)
+    live, out, cache = torch.arange(len(ids)), [[] for _ in range(len(ids))], None
+    position = (mask.cumsum(-1) - 1).clamp(min=0)
+    for _ in range(limit):
+        step = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        cache = step.past_key_values
+        token = torch.multinomial((step.logits[:, -1].float() / temperature).softmax(-1), 1, generator=generator)
+        for i, t in zip(live.tolist(), token[:, 0].tolist(), strict=True):
+            out[i].append(t)
+        keep = (token[:, 0] != tokenizer.eos_token_id).nonzero()[:, 0]
+        if len(keep) == 0:
+            break
+        if len(keep) < len(live):  # finished answers leave the batch
+            cache.batch_select_indices(keep)
+            live, token, mask, position = live[keep], token[keep], mask[keep], position[keep]
+        ids, mask = token, torch.cat([mask, torch.ones_like(token)], -1)
+        position = position[:, -1:] + 1
+    return out
+
+
+def answer_in(text):
+    """The boxed integer after `</think>`, or None. Enough for a report; reward.py is the grader."""
+    tail = text.partition("</think>")[2].partition("\\boxed{")[2].partition("}")[0]
+    return int(tail) if tail.isdecimal() else None
+
+
+def measure(model, tokenizer, *, n_problems=512, n=8, seed=0):
+    """Numbers of the card: accuracy, lengths and how they go together inside a group of n answers to one problem."""
+    problems = arithmetic.problems(n_problems, split="test", seed=seed)
+    prompts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        for text, _, _ in problems
+    ]
+    answers = []
+    for i in range(0, len(prompts), 64):
+        answers += sample(model, tokenizer, prompts[i : i + 64], n=n, seed=seed * 1000 + i)
+    texts = tokenizer.batch_decode(answers)
+    length = torch.tensor([len(a) for a in answers], dtype=torch.float).view(n_problems, n)
+    correct = (
+        torch.tensor([answer_in(t) == problems[i // n][1] for i, t in enumerate(texts)]).view(n_problems, n).float()
+    )
+    checks = torch.tensor([t.partition("</think>")[0].count("\n") for t in texts]).view(n_problems, n)
+    finished = torch.tensor([a[-1] == tokenizer.eos_token_id for a in answers]).float()
+    level = torch.tensor([p[2] for p in problems])
+    mixed = (correct.mean(1) > 0) & (correct.mean(1) < 1)
+    dl = length[mixed] - length[mixed].mean(1, keepdim=True)
+    dc = correct[mixed] - correct[mixed].mean(1, keepdim=True)
+    first_hasty = torch.tensor([t.startswith("Quickly") for t in texts]).view(n_problems, n)
+    return {
+        "accuracy": correct.mean().item(),
+        "mean_length": length.mean().item(),
+        "truncated": 1 - finished.mean().item(),
+        "mixed_groups": mixed.float().mean().item(),
+        "length_std_in_group": length.std(1).mean().item(),
+        "length_correct_correlation_in_group": (
+            (dl * dc).sum() / (dl.square().sum() * dc.square().sum()).sqrt()
+        ).item(),
+        "accuracy_by_level": {k: correct[level == k].mean().item() for k in range(1, arithmetic.LEVELS + 1)},
+        "length_by_level": {k: length[level == k].mean().item() for k in range(1, arithmetic.LEVELS + 1)},
+        "accuracy_by_checks": {k: correct[checks == k].mean().item() for k in range(len(STOP)) if (checks == k).any()},
+        "share_by_checks": {k: (checks == k).float().mean().item() for k in range(len(STOP))},
+        "hasty_first": first_hasty.float().mean().item(),
+    }, texts
+
+
+def report(folder, *, n_problems, n):
+    """Prints and returns `measure` of the model in `folder`."""
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
+    start = time.time()
+    numbers, texts = measure(model, tokenizer, n_problems=n_problems, n=n)
+    rounded = json.loads(json.dumps(numbers), parse_float=lambda x: round(float(x), 3))
+    for name, value in rounded.items():
+        print(f"{name:36s} {value}")
+    print(
+        f"{n_problems} held-out problems x {n}, temperature {TEMPERATURE}, limit {LIMIT}, {time.time() - start:.0f} s"
+    )
+    print("\n--- two answers ---\n" + texts[n] + "\n---\n" + texts[3 * n])
+    return rounded
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--report", action="store_true", help="measure the model in --out, train nothing")
+    parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--hidden", type=int, default=96)
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--problems", type=int, default=512, help="held-out problems of the report, 8 answers each")
+    args = parser.parse_args()
+    if not args.report:
+        torch.manual_seed(args.seed)
+        tokenizer = make_tokenizer()
+        model = make_model(tokenizer, args.hidden, args.layers)
+        print(f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {model.config.vocab_size}")
+        train(model, tokenizer, steps=args.steps, batch=args.batch, lr=args.lr, seed=args.seed)
+        model.generation_config = GenerationConfig(
+            do_sample=True,
+            temperature=TEMPERATURE,
+            max_new_tokens=LIMIT,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        model.save_pretrained(args.out)
+        tokenizer.save_pretrained(args.out)
+    report(args.out, n_problems=args.problems, n=8)
+
+
+if __name__ == "__main__":
+    main()
