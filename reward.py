@@ -23,7 +23,6 @@ import queue
 import re
 import subprocess
 import sys
-from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from multiprocessing.connection import wait
@@ -32,8 +31,7 @@ from minidrpo.grader import equality, values
 from minidrpo.grader.grammar import read_all
 from minidrpo.grader.spelling import Unreadable, clean, squash
 from minidrpo.grader.values import Budget, Undecided
-
-Grade = namedtuple("Grade", "correct reason answer")
+from minidrpo.records import Grade, GradedResponse
 
 REASONS = {  # every value Grade.reason can have, for the training log
     "correct": "equal to the truth",
@@ -202,6 +200,15 @@ def grade_all(responses, truths, *, think="last", require_think=True, time_limit
             for i, grade in zip(hard, pool.map(lambda i: one(responses[i], truths[i]), hard), strict=True):
                 grades[i] = grade
     return grades
+
+
+def grade_rollouts(problems, rollouts, texts, **settings) -> list[GradedResponse]:
+    """The graded responses to P problems, in prompt order: N = P*n rollouts and their texts. settings: grade_all's."""
+    n = len(rollouts) // len(problems) if problems else 1
+    owners = [problem for problem in problems for _ in range(n)]
+    grades = grade_all(texts, [problem.truth for problem in owners], **settings)
+    rows = zip(owners, rollouts, texts, grades, strict=True)
+    return [GradedResponse.of(p, i % n, r, text, grade) for i, (p, r, text, grade) in enumerate(rows)]
 
 
 class _Later(Exception):

@@ -1,8 +1,9 @@
 """rollout.py - the policy answers prompts: token ids in, token ids out, with log-probabilities. No rewards, no methods.
 
-Two samplers with one interface, `sample`, `sync`, `sleep`, `wake`:
+Two samplers with one interface, `sample`, `update_weights`, `sleep`, `wake`:
   TransformersSampler  any machine: batched decoding of the trainer's own model, which finished answers leave
-  VLLMSampler          CUDA, or vLLM's CPU build: one in-process engine a rank, fed with the trainer's weights by `sync`
+  VLLMSampler          CUDA, or vLLM's CPU build: one in-process engine a rank, fed with the trainer's weights by
+                       `update_weights`
 
 P prompts | N = P*n responses in prompt order | B responses decoded at once | T tokens | V vocabulary
 
@@ -16,7 +17,6 @@ import importlib.util
 import os
 from collections import deque
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,20 +24,14 @@ from transformers import AutoConfig, GenerationConfig
 from transformers.cache_utils import Cache
 
 from minidrpo.engine.decoding import Batch, GrowingLayer, advance, merge, remove_done, uniforms
-from minidrpo.engine.shard import named_weights
+from minidrpo.engine.shard import forward_of, named_weights
+from minidrpo.records import Rollout
 
 
-@dataclass(frozen=True)
-class Rollout:
-    """One response to one prompt, as token ids."""
-
-    prompt_ids: list[int]
-    response_ids: list[int]
-    """Ends with the end-of-sequence token if the response finished."""
-    finished: bool
-    """Ended by itself; False: cut off at max_tokens."""
-    logp: list[float]
-    """The sampler's own log-probability (nats) of each response token, under the distribution it was drawn from."""
+def decode(rollout: Rollout, tokenizer) -> str:
+    """The response as text without its end token. Other special tokens stay: `</think>` may be one."""
+    ids = rollout.response_ids[:-1] if rollout.finished else rollout.response_ids
+    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 def eos_token_ids(config, generation_config=None, tokenizer=None):
@@ -77,8 +71,8 @@ def checked(rollouts):
 
 
 class TransformersSampler:
-    """Samples from the trainer's own model, on any machine: there are no second weights, `sync` has nothing to send.
-    Beside a sharded trainer it has a model of its own, as ranks decode at their own pace; `sync` copies to it.
+    """Samples from the trainer's own model, on any machine: there are no second weights to update. Beside a sharded
+    trainer it has a model of its own, as ranks decode at their own pace; `update_weights` copies to it.
 
     Up to `max_batch` responses are decoded at once. Each prompt is read once and its cache copied n times. Rows end
     at a common column (left padding) and count positions from their own beginning. Rows that have finished leave as
@@ -96,7 +90,7 @@ class TransformersSampler:
         self.eos_ids = eos_token_ids(model.config, getattr(model, "generation_config", None), tokenizer)
 
     @torch.no_grad()
-    def sync(self, model, forward=None):
+    def update_weights(self, model, policy=None):
         """Copy the trainer's weights, one at a time, where the sampler's are others."""
         if model is not self.model:
             own = dict(self.model.named_parameters())
@@ -212,13 +206,13 @@ def engine_bit_sums(model):
 
 
 class VLLMSampler:
-    """One vLLM engine in this process, with its own weights, which `sync` overwrites with the trainer's.
+    """One vLLM engine in this process, with its own weights, which `update_weights` overwrites with the trainer's.
 
     bfloat16 and CUDA graphs on CUDA; float32 and eager on vLLM's CPU build. Under torchrun every rank has an engine of
     its own (tensor parallel size 1) that answers the rank's own prompts; engines never wait for each other after the
     start. Each response has a seed of its own, hashed from its prompt's seed: vLLM's generators are keyed by it, so a
     response does not depend on rank, batch or what was drawn before, and a resumed run repeats it (up to float noise).
-    On CUDA `sleep` hands the KV cache and the weights back to the trainer, and `sync` wakes and fills the engine.
+    On CUDA `sleep` hands KV cache and weights' memory to the trainer, and `update_weights` wakes and fills the engine.
 
     Building an engine reseeds the process's global generators with `seed` and, without torch.distributed set up,
     sets up a group of size 1. Written against vLLM 0.32.0. Tested on its CPU build alone: sleep, CUDA graphs,
@@ -295,7 +289,7 @@ class VLLMSampler:
     def _generate(self, prompt_ids, n, temperature, top_p, max_tokens, seeds):
         from vllm import SamplingParams
 
-        assert not self.asleep, "the engine sleeps and holds no weights: sync(model) before sampling"
+        assert not self.asleep, "the engine sleeps and holds no weights: update_weights(model) before sampling"
         draws = n if temperature > 0 else 1  # vLLM refuses n > 1 greedy answers, which are all the same
         params = [
             SamplingParams(
@@ -324,9 +318,9 @@ class VLLMSampler:
         return rollouts
 
     @torch.no_grad()
-    def sync(self, model, forward=None):
+    def update_weights(self, model, policy=None):
         """Overwrite the engine's weights with those of `model`, parameter by parameter, and check that they arrived.
-        forward: what to call for logits where `model` itself is sharded."""
+        policy: what holds `model`, where that is sharded."""
         self.wake()
         sent = {}
 
@@ -338,7 +332,7 @@ class VLLMSampler:
 
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": parameters()})
         self.llm.reset_prefix_cache()  # keys and values of the old weights
-        self._check_arrival(sent, model, forward or model)
+        self._check_arrival(sent, model, forward_of(policy, model))
 
     def _check_arrival(self, sent, model, forward):
         """RuntimeError unless the engine holds the weights `sent`, {name: bit_sum}. Parameters are compared bit by bit;
@@ -382,9 +376,9 @@ class VLLMSampler:
         return max(gaps)
 
     def sleep(self):
-        """Hand the engine's GPU memory, KV cache and weights, to the trainer until `sync`. On CPU: nothing."""
+        """Hand the engine's GPU memory (KV cache, weights) to the trainer until `update_weights`. On CPU: nothing."""
         if self.cuda and not self.asleep:
-            self.llm.sleep(level=2)  # level 2 keeps no copy of the weights: sync brings newer ones anyway
+            self.llm.sleep(level=2)  # level 2 keeps no copy of the weights: update_weights brings newer ones anyway
             self.asleep = True
 
     def wake(self):

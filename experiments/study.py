@@ -150,14 +150,14 @@ def run_one(cfg):
     import torch
 
     import train
-    from minidrpo.engine.distributed import World
+    from minidrpo.engine.distributed import DistContext
 
     torch.set_num_threads(1)
     log_path = Path(f"{cfg.run_dir}.log")
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with open(log_path, "w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
-            train.train(cfg, World())
+            train.train(cfg, DistContext())
         except KeyboardInterrupt:
             os._exit(130)  # a pool that has lost a worker starts nothing more
         except SystemExit:  # a clear line, in the log

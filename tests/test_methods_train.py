@@ -13,7 +13,7 @@ import torch
 
 import train
 from config import TINY
-from minidrpo.engine.distributed import World
+from minidrpo.engine.distributed import DistContext
 from minidrpo.methods.table import METHODS
 from minidrpo.rundir import checkpoint, report
 from minidrpo.rundir.metrics import Answer, summarise
@@ -63,7 +63,7 @@ def train_all(rank, size, store, configs):
         torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
     with training_alone():
         for cfg in configs:
-            train.train(cfg, World(rank, size))
+            train.train(cfg, DistContext(rank, size))
     if size > 1:
         torch.distributed.destroy_process_group()
 
@@ -115,7 +115,7 @@ def train_until_killed(rank, cfg):
 
     with training_alone(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(report.Run, "log", kill)
-        train.train(cfg, World())
+        train.train(cfg, DistContext())
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,8 @@ def test_what_a_method_remembers_survives_kill_and_resume(name, key, problems, t
     assert in_other_processes(train_until_killed, 1, killed) == [-signal.SIGKILL]
     assert checkpoint.list_steps(killed.directory) == [1]
     with training_alone():
-        train.train(whole, World())
-        train.train(killed, World())
+        train.train(whole, DistContext())
+        train.train(killed, DistContext())
     for file in ("trainer/method", "model", "trainer/optimizer"):
         paths = [cfg.directory / "checkpoints" / "step_3" / f"{file}.safetensors" for cfg in (whole, killed)]
         assert paths[0].read_bytes() == paths[1].read_bytes(), file

@@ -37,7 +37,7 @@ import train
 from config import TINY, TINY_MODEL
 from minidrpo.engine import memory
 from minidrpo.engine import policy as policies
-from minidrpo.engine.distributed import World
+from minidrpo.engine.distributed import DistContext
 from minidrpo.engine.memory import GIB
 from minidrpo.engine.update import update
 from minidrpo.rundir import checkpoint, metrics, report
@@ -169,14 +169,14 @@ def training_case(case, s, variant, args, device):
     )
     s, cfg = shrink(s, cfg, length, device)
     model = make_model(s, device)
-    policy, optimizer = train.set_up(model, cfg, World(device=device))
+    policy, optimizer = train.set_up(model, cfg, DistContext(device=device))
     rollouts = [synthetic(i, min(64, length // 2), length, s.vocab) for i in range(n)]
     correct_PG = torch.tensor([[True, False]] * (n // 2))  # every group mixed: every answer teaches
     length_PG = torch.tensor([len(r.response_ids) for r in rollouts]).view(-1, 2)
     weight_PG = drpo.positive_distribution(drpo.length_preference(length_PG, length), correct_PG, cfg.lam)
 
     def step():
-        numbers = update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, World(device=device))
+        numbers = update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, DistContext(device=device))
         optimizer.zero_grad(set_to_none=True)
         return numbers
 
@@ -301,7 +301,7 @@ def tiny_section(args, device):
         small = {"steps": 2, "prompts_per_step": 4, "eval_problems": 8, "eval_samples": 1} if args.small else {}
         # Not with vLLM, of which a process can hold one engine with sleep mode: the next section's
         cfg = dataclasses.replace(TINY, run_dir=folder, sampler="transformers", **small)
-        _, seconds = timed(lambda: train.train(cfg, World(device=device)), device)
+        _, seconds = timed(lambda: train.train(cfg, DistContext(device=device)), device)
         steps = checkpoint.read_lines(Path(folder) / "metrics.jsonl")
         before, *_, after = checkpoint.read_lines(Path(folder) / "evals.jsonl")
     tokens = sum(r["response_tokens"] for r in steps)

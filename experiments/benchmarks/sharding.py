@@ -33,11 +33,11 @@ def rank(mode):
     import train
     from config import TINY
     from minidrpo.engine import update
-    from minidrpo.engine.distributed import join_world
+    from minidrpo.engine.distributed import init_distributed
     from rollout import Rollout
 
     torch.set_num_threads(1)
-    world, sharded = join_world(), mode == "sharded"
+    ctx, sharded = init_distributed(), mode == "sharded"
     cfg = dataclasses.replace(TINY, prompts_per_step=4, group_size=2, micro_batch_tokens=64, shard=sharded)
     g = torch.Generator().manual_seed(0)
     ids = torch.randint(4096, (8, 32), generator=g).tolist()
@@ -56,9 +56,9 @@ def rank(mode):
         )
     )
     P, layer = sum(p.numel() for p in model.parameters()), sum(p.numel() for p in model.model.layers[0].parameters())
-    policy, optimizer = train.set_up(model, cfg, world)
+    policy, optimizer = train.set_up(model, cfg, ctx)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of making the whole model
-    update.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world)
+    update.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, ctx)
     peak = resident("VmHWM") - before
 
     def held(tensors):
@@ -68,7 +68,7 @@ def rank(mode):
     moments = held(value for state in optimizer.state.values() for value in state.values())
     rest = 2 * 4096 * 384  # the embedding and the head: gathered as a whole, as are their gradients
     terms = 16 * P / 2 + 8 * rest + 2 * 4 * layer + 4 * layer if sharded else 20 * P
-    if world.rank == 0:
+    if ctx.rank == 0:
         print(
             f"{mode:<12}{P / 1e6:>8.1f} M"
             + "".join(f"{x / MB:>11.1f}" for x in (weights, gradients, moments, terms, peak))
@@ -85,14 +85,14 @@ def start(reader, folder):
     import train
     from config import TINY
     from minidrpo.engine import policy as policies
-    from minidrpo.engine.distributed import gather, join_world
+    from minidrpo.engine.distributed import init_distributed
 
-    world, cfg = join_world(), dataclasses.replace(TINY, shard=True)
+    ctx, cfg = init_distributed(), dataclasses.replace(TINY, shard=True)
     before = resident("VmRSS")
-    model = policies.load_model(folder) if reader == "each rank" else train.load_model(cfg, folder, world)
-    train.set_up(model, cfg, world)
-    gib = gather([((resident("VmHWM") - before) / 2**30, (resident("VmRSS") - before) / 2**30)], world)
-    if world.rank == 0:
+    model = policies.load_model(folder) if reader == "each rank" else train.load_model(cfg, folder, ctx)
+    train.set_up(model, cfg, ctx)
+    gib = ctx.gather([((resident("VmHWM") - before) / 2**30, (resident("VmRSS") - before) / 2**30)])
+    if ctx.rank == 0:
         print(f"{reader:<12}" + "".join(f"{peak:>16.2f}{after:>9.2f}" for peak, after in gib))
     torch.distributed.destroy_process_group()
 
