@@ -28,7 +28,7 @@ from config import TINY
 from experiments import study_plots
 from minidrpo import cli
 from minidrpo.methods.table import METHODS
-from minidrpo.rundir import checkpoint, metrics
+from minidrpo.rundir import jsonl, metrics
 from minidrpo.tasks import arithmetic
 
 STRENGTHS = {  # weak to strong; a method's first one is its own reference without a length penalty, where it has one
@@ -89,7 +89,7 @@ class Study:
         if self.train_problems < self.prompts_per_step:
             raise ValueError(f"--train-problems {self.train_problems} are fewer than --prompts-per-step asks for")
         if self.train_problems + self.eval_problems > arithmetic.MAX_PROBLEMS:
-            raise ValueError(f"--train-problems and --eval-problems: at most {arithmetic.MAX_PROBLEMS} together")
+            raise ValueError(f"--train-problems and --max-problems: at most {arithmetic.MAX_PROBLEMS} together")
 
 
 # ------------------------------------------------------------------------------------------------------------- the runs
@@ -97,7 +97,7 @@ class Study:
 
 def run_config(study, method, strength, lr, seed, role):
     """The training run of one cell: the tiny preset with this budget. role: "lr" (validation) or "study" (test)."""
-    knob = METHODS[method].knob
+    knob = METHODS[method].hyperparameter
     name = "-".join([method, *([f"{knob}{strength:g}"] if strength is not None else []), f"lr{lr:g}", f"seed{seed}"])
     return dataclasses.replace(
         TINY,
@@ -109,8 +109,8 @@ def run_config(study, method, strength, lr, seed, role):
         prompts_per_step=study.prompts_per_step,
         train_data=str(Path(study.dir) / "train.jsonl"),
         eval_data=str(Path(study.dir) / "validation.jsonl") if role == "lr" else "arithmetic",
-        eval_problems=study.eval_problems,
-        eval_samples=study.eval_samples,
+        max_problems=study.eval_problems,
+        samples=study.eval_samples,
         eval_start=False,  # all runs start from the same base, which is evaluated once
         eval_every=study.steps,
         save_every=study.steps,
@@ -141,7 +141,7 @@ def write_problems(study):
 
 
 def is_done(cfg):
-    evaluations = checkpoint.read_lines(Path(cfg.run_dir) / "evals.jsonl")
+    evaluations = jsonl.read(Path(cfg.run_dir) / "evals.jsonl")
     return bool(evaluations) and evaluations[-1]["step"] == cfg.steps
 
 
@@ -195,7 +195,7 @@ def base_config(study, role):
 
 
 def evaluation(cfg, step=-1):
-    return checkpoint.read_lines(Path(cfg.run_dir) / "evals.jsonl")[step]
+    return jsonl.read(Path(cfg.run_dir) / "evals.jsonl")[step]
 
 
 def choose_lr(study, method):
@@ -217,15 +217,15 @@ def choose_lr(study, method):
 
 def rows_of(cfg, strength, role):
     """All rows of one finished run, as dicts with the keys of COLUMNS."""
-    knob = METHODS[cfg.method].knob if strength is not None else ""
+    knob = METHODS[cfg.method].hyperparameter if strength is not None else ""
     head = {"method": cfg.method, "knob": knob, "strength": strength, "lr": cfg.lr, "seed": cfg.seed, "role": role}
-    train = checkpoint.read_lines(Path(cfg.run_dir) / "metrics.jsonl")
+    train = jsonl.read(Path(cfg.run_dir) / "metrics.jsonl")
     total = 0.0
     for record in train:
         seconds = sum(v for k, v in record.items() if k.startswith("seconds_"))
         total += seconds
         yield head | record | {"phase": "train", "group": "all", "seconds": seconds}
-    for record in checkpoint.read_lines(Path(cfg.run_dir) / "evals.jsonl"):
+    for record in jsonl.read(Path(cfg.run_dir) / "evals.jsonl"):
         for group, numbers in {"all": record, **record["by_source"]}.items():
             yield head | numbers | {"phase": "held out", "step": record["step"], "group": group, "seconds": total}
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from minidrpo.records import Problem
 from minidrpo.tasks import arithmetic, data
 
 PLAIN = [{"problem": "1 + 1?", "answer": "2"}, {"problem": "2 * 3?", "answer": 6}]
@@ -50,7 +51,7 @@ def test_official_schema_keeps_text_and_answer_types(tmp_path, suffix, truths):
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
 def test_plain_schema(tmp_path, suffix):
     problems = data.load_problems(write(tmp_path / f"own{suffix}", PLAIN))
-    assert problems == [data.Problem("1 + 1?", "2", "own", 0), data.Problem("2 * 3?", 6, "own", 1)]
+    assert problems == [Problem("1 + 1?", "2", "own", 0), Problem("2 * 3?", 6, "own", 1)]
     assert len(data.load_problems(str(tmp_path / f"own{suffix}"), n=1)) == 1
 
 
@@ -206,7 +207,7 @@ def test_arithmetic(monkeypatch):
 
     monkeypatch.setattr(arithmetic, "problems", problems)
     last = data.load_problems("arithmetic", split="test", n=5)[4]
-    assert last == data.Problem("test 0 4", 4, "arithmetic/level-1", 4)
+    assert last == Problem("test 0 4", 4, "arithmetic/level-1", 4)
     assert len(data.load_problems("arithmetic", split="test")) >= 512
     with pytest.raises(ValueError, match="no split 'dev'"):
         data.load_problems("arithmetic", split="dev")
@@ -229,7 +230,7 @@ def tokenizer(adds_bos=True, template=TEMPLATE):
 
 
 def encode(texts, tok, **kwargs):
-    problems = [data.Problem(t, 1, "s", i) for i, t in enumerate(texts)]
+    problems = [Problem(t, 1, "s", i) for i, t in enumerate(texts)]
     return data.encode_prompts(problems, tok, **{"max_tokens": 100, **kwargs})
 
 

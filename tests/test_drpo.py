@@ -259,7 +259,7 @@ def test_hinge_gradient_is_the_official_codes():
     official = torch.autograd.grad((1e3 * (kl - 1e-4)).clamp(min=0).detach() * kl, kl)[0]
     ours = torch.autograd.grad(drpo.trust_region_penalty(kl, 1e3, 1e-4), kl)[0]
     close(ours, official)
-    close(drpo.trust_region_pressure(kl.detach(), 1e3, 1e-4), official)
+    close(drpo.kl_penalty_grad(kl.detach(), 1e3, 1e-4), official)
 
 
 # --------------------------------------------------------------------------------------------------- the whole loss

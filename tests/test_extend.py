@@ -43,7 +43,7 @@ def use(folder, results):
     train.report.Run.finish = lambda self: None  # no figures
     for flags in (["--method=kimi", "--alpha=0.5"], ["--preference=lines"]):
         train.main([*flags, "--steps=1", "--prompts-per-step=4", "--group-size=4", "--max-response-tokens=64",
-                    "--eval-problems=1", "--eval-samples=1", "--no-eval-start",
+                    "--max-problems=1", "--samples=1", "--no-eval-start",
                     f"--run-dir={folder}/run{flags[0]}"])  # fmt: skip
 
 

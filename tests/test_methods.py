@@ -41,12 +41,12 @@ def random_batch(seed, P=5, G=6, solved=0.6):
 
 def state_after(cfg, batch):
     """What the method remembers of one batch."""
-    return methods.weigh(batch, cfg, METHODS[cfg.method].new_state(cfg, len(batch.correct_PG)))[1]
+    return methods.compute_weights(batch, cfg, METHODS[cfg.method].new_state(cfg, len(batch.correct_PG)))[1]
 
 
 def credit_of(cfg, batch, state=None):
     state = METHODS[cfg.method].new_state(cfg, len(batch.correct_PG)) if state is None else state
-    return methods.credit(methods.weigh(batch, cfg, state)[0], batch, cfg)
+    return methods.credit(methods.compute_weights(batch, cfg, state)[0], batch, cfg)
 
 
 # ------------------------------------------------------------------------------------------------ rows are compositions
@@ -87,7 +87,7 @@ def test_a_row_puts_together_what_its_paper_says(name):
     cfg = settings(name, **KNOBS)
     state = state_after(cfg, earlier)
     before = {key: value.clone() for key, value in state.items()}
-    weight_PG, _ = methods.weigh(batch, cfg, state)
+    weight_PG, _ = methods.compute_weights(batch, cfg, state)
     shortest_P = earlier.length_PG.float().masked_fill(~earlier.correct_PG, math.inf).amin(-1)
     candidates = range(C // 64, C + 1, C // 64)
     target_3 = baselines.laser_d_targets(earlier.correct_PG, earlier.length_PG, candidates, C)
@@ -101,7 +101,7 @@ def test_a_row_puts_together_what_its_paper_says(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_knob_turns_its_method(name):
     """Two strengths of the method's own knob, the same answers: another credit."""
-    knob, batch = METHODS[name].knob, random_batch(3)
+    knob, batch = METHODS[name].hyperparameter, random_batch(3)
     if not knob:
         return
     strengths = {"lam": (0.1, math.inf), "tau": (0.1, 10.0), "l1_target": (20, 200), "length_limit": (20, 200)}
@@ -109,7 +109,7 @@ def test_every_knob_turns_its_method(name):
     found = []
     for strength in strengths.get(knob, (0.01, 0.5)):
         cfg = settings(name, l1_alpha=0.01, adv_eps=1e-3, **{knob: strength})
-        weight_PG, _ = methods.weigh(batch, cfg, state_after(settings(name, laser_bonus=0.5), random_batch(1)))
+        weight_PG, _ = methods.compute_weights(batch, cfg, state_after(settings(name, laser_bonus=0.5), random_batch(1)))
         found.append(methods.credit(weight_PG, batch, cfg, score_PG))
     assert (found[0] - found[1]).abs().max() > 1e-4 * found[0].abs().max()
 
@@ -119,16 +119,16 @@ def test_states_are_remembered_but_not_yet_used():
     batch = graded([[1, 1, 0, 0]], [[50, 90, 20, 60]], problems=[3])
     cfg = settings("hapo")
     state = METHODS["hapo"].new_state(cfg, 5)
-    first, state = methods.weigh(batch, cfg, state)
+    first, state = methods.compute_weights(batch, cfg, state)
     close(first, baselines.grpo_advantage(batch.correct_PG.float()))  # no record yet: plain GRPO
     assert state["shortest_D"].tolist() == [math.inf] * 3 + [50.0, math.inf]
-    assert not methods.weigh(batch, cfg, state)[0].equal(first)
+    assert not methods.compute_weights(batch, cfg, state)[0].equal(first)
 
     cfg = settings("laser-d", laser_every=2, group_size=4)
     state, targets = METHODS["laser-d"].new_state(cfg, 5), []
     for length in (60, 120, 30, 10):
         batch = graded([[1, 1, 1, 0]] * 300, [[length] * 4] * 300)
-        _, state = methods.weigh(batch, cfg, state)
+        _, state = methods.compute_weights(batch, cfg, state)
         targets.append(state["target_3"][0].item())
         assert len(state["correct_MG"]) <= methods.LASER_MONITOR
     assert targets == [60.0, 60.0, 32.0, 32.0]  # after the first step and after the third; in steps of C/64
@@ -142,7 +142,7 @@ def test_states_are_remembered_but_not_yet_used():
 def test_credit_is_the_objectives_derivative_by_score(name, extra):
     """Autograd, token by token, at the policy that sampled: each token of an answer gets credit/|o|."""
     batch, cfg = random_batch(7), settings(name, **({"tau": 0.5} | extra))
-    weight_PG, _ = methods.weigh(batch, cfg, state_after(cfg, random_batch(8)))
+    weight_PG, _ = methods.compute_weights(batch, cfg, state_after(cfg, random_batch(8)))
     length_N = batch.length_PG.flatten()
     mask = torch.arange(C) < length_N[:, None]
     old = -2 * torch.rand(len(mask), C, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
@@ -208,9 +208,9 @@ def test_fewer_reflections_changes_the_weights_as_it_should():
     """The same answers, equally long: by length all are alike, by reflection words the terse one wins."""
     texts = ["17+5=22.", "Wait, let me check. 17+5=22.", "Wait, wait. Actually, check: 17+5=22.", "Wait: 23."]
     batch = graded([[1, 1, 1, 0]], [[40, 40, 40, 40]], texts)
-    by_length, _ = methods.weigh(batch, settings("drpo"), {})
+    by_length, _ = methods.compute_weights(batch, settings("drpo"), {})
     close(by_length, torch.tensor([[1 / 3, 1 / 3, 1 / 3, 0]]))
-    by_words, _ = methods.weigh(batch, settings("drpo", preference="reflections", lam=0.5), {})
+    by_words, _ = methods.compute_weights(batch, settings("drpo", preference="reflections", lam=0.5), {})
     odds = torch.tensor([1 / 1, 1 / 3, 1 / 5]) / 0.5  # 0, 2 and 4 of the words
     close(by_words, torch.tensor([[*odds.softmax(-1).tolist(), 0]]))
 
@@ -235,9 +235,9 @@ def test_format_and_integer_rewards():
     batch = graded([[1, 0, 1, 0]], [[9, 9, 9, 9]], texts)
     cfg = settings("gdpo", rewards=("correct", "format", "integer"), reward_weights=(1.0, 0.5, 0.25))
     rewards = torch.tensor([[[1, 1, 1], [0, 1, 0], [1, 0, 1], [0, 0, 0]]])
-    close(methods.weigh(batch, cfg, {})[0], baselines.gdpo_advantage(rewards, [1.0, 0.5, 0.25]))
+    close(methods.compute_weights(batch, cfg, {})[0], baselines.gdpo_advantage(rewards, [1.0, 0.5, 0.25]))
     total = torch.tensor([[1.75, 0.5, 1.25, 0.0]])
-    close(methods.weigh(batch, dataclasses.replace(cfg, method="grpo-sum"), {})[0], baselines.grpo_advantage(total))
+    close(methods.compute_weights(batch, dataclasses.replace(cfg, method="grpo-sum"), {})[0], baselines.grpo_advantage(total))
 
 
 # --------------------------------------------------------------------------------------------------- as a user meets it
@@ -292,7 +292,7 @@ def test_a_method_reads_the_settings_that_its_row_says(name):
     """Independent of the table: weigh one batch and watch. What the update alone reads is said here."""
     cfg = Watched(settings(name, rewards=("correct", "length")))
     state = METHODS[name].new_state(cfg, 9)
-    weight_PG, _ = methods.weigh(random_batch(1), cfg, state)
+    weight_PG, _ = methods.compute_weights(random_batch(1), cfg, state)
     methods.credit(weight_PG, random_batch(1), cfg, torch.zeros(weight_PG.shape))
     Config.suffixes.fget(cfg)
     everyones = set().union(*(method.settings for method in METHODS.values()))
@@ -307,7 +307,7 @@ def test_presets_and_shared_settings_are_for_every_method():
             assert cli.parse(PRESETS, [preset, f"--method={name}"], check=refuse_ignored).method == name
         flags = [f"--method={name}", "--length-limit=9", "--lam=0.1", "--lr=1"]  # lam is the preset's
         assert cli.parse(PRESETS, flags, check=refuse_ignored).length_limit == 9
-        knob = METHODS[name].knob
+        knob = METHODS[name].hyperparameter
         assert not knob or cli.parse(PRESETS, [f"--method={name}", f"--{knob}=3"], check=refuse_ignored)
 
 
@@ -316,7 +316,7 @@ def test_help_names_every_method_preference_and_reward(capsys):
         train.main(["--help"])
     words = set(re.findall(r"[\w-]+", capsys.readouterr().out))
     assert not stop.value.code and {*METHODS, *methods.PREFERENCES, *methods.REWARDS} <= words
-    assert {"--" + method.knob.replace("_", "-") for method in METHODS.values() if method.knob} <= words
+    assert {"--" + method.hyperparameter.replace("_", "-") for method in METHODS.values() if method.hyperparameter} <= words
 
 
 def test_run_directories_of_methods_do_not_meet():
@@ -332,7 +332,7 @@ class Quiet:
 
 def test_l1_max_tells_the_model_its_budget():
     tokenizer = load_tokenizer(TINY.model)
-    cfg = settings("l1-max", l1_prompt=True, l1_target=77, eval_problems=2)
+    cfg = settings("l1-max", l1_prompt=True, l1_target=77, max_problems=2)
     _, prompts = train.load_prompts(cfg, "arithmetic", "test", tokenizer, Quiet(), limit=2)
     assert all("=? Think for maximum 77 tokens.<" in tokenizer.decode(ids) for ids in prompts)
     for other in (dataclasses.replace(cfg, l1_prompt=False), dataclasses.replace(cfg, method="grpo")):

@@ -15,8 +15,9 @@ import train
 from config import TINY
 from minidrpo.engine.distributed import DistContext
 from minidrpo.methods.table import METHODS
-from minidrpo.rundir import checkpoint, report
-from minidrpo.rundir.metrics import Answer, summarise
+from minidrpo.records import GradedResponse
+from minidrpo.rundir import checkpoint, jsonl, report
+from minidrpo.rundir.metrics import summarise
 from minidrpo.tasks import arithmetic
 
 
@@ -31,7 +32,7 @@ def problems(tmp_path_factory):
 
 def short(name, problems, folder, **changes):
     shape = dict(prompts_per_step=4, group_size=4, max_response_tokens=48, mini_batches=1, steps=2, seed=3)
-    rest = dict(eval_problems=1, eval_every=99, eval_start=False, save_every=1, keep_checkpoints=9, lr=1e-3)
+    rest = dict(max_problems=1, eval_every=99, eval_start=False, save_every=1, keep_checkpoints=9, lr=1e-3)
     knobs = dict(alp_beta=1e-4, alpha=0.5, length_limit=50, l1_target=50, laser_every=1)
     files = dict(train_data=problems, eval_data=problems, run_dir=str(folder))
     return dataclasses.replace(TINY, method=name, **(shape | rest | knobs | files | changes))
@@ -40,7 +41,7 @@ def short(name, problems, folder, **changes):
 @contextlib.contextmanager
 def training_alone():
     """Evaluations, figures and the page cost more than such a run's steps; test_train.py looks at them."""
-    nothing = summarise([Answer("none", 0, 0, True, "correct", "1", 1, True, "")])
+    nothing = summarise([GradedResponse("none", 0, 0, True, "correct", "1", 1, True, "")])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report.Run, "finish", lambda self: None)
         patch.setattr(train, "evaluate", lambda *args, **kwargs: nothing)
@@ -86,7 +87,7 @@ def test_every_method_trains_and_two_ranks_equal_one(names, problems, tmp_path):
     start = tensors_of_base()
     for name in names:
         one, two = (tmp_path / f"{size}" / name for size in (1, 2))
-        first, same = (checkpoint.read_lines(folder / "metrics.jsonl")[0] for folder in (one, two))
+        first, same = (jsonl.read(folder / "metrics.jsonl")[0] for folder in (one, two))
         for key in ("accuracy", "mean_length", "response_tokens", "mixed_groups", "reasons"):
             assert same[key] == first[key], (name, key)
         for key in ("objective", "grad_norm"):

@@ -16,8 +16,9 @@ import drpo
 import train
 from config import TINY
 from conftest import make_rollouts, make_small_model
+from minidrpo import setup
+from minidrpo.engine import loading, shard
 from minidrpo.engine import policy as policies
-from minidrpo.engine import shard, update
 from minidrpo.engine.distributed import DistContext
 from minidrpo.rundir import checkpoint
 
@@ -36,13 +37,13 @@ def steps(policy, optimizer, cfg, ctx, first, last):
         correct_PG = torch.rand(P, G, generator=torch.Generator().manual_seed(step)) < 0.5
         length_PG = torch.tensor([len(r.response_ids) for r in rollouts]).view(P, G)
         weight_PG = drpo.positive_distribution(drpo.length_preference(length_PG, 20), correct_PG, cfg.lam)
-        logged.append(update.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, ctx))
+        logged.append(train.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, ctx))
     return logged
 
 
 def set_up(model, sharded, ctx):
     cfg = dataclasses.replace(CFG, shard=sharded)
-    policy, optimizer = train.set_up(model, cfg, ctx)
+    policy, optimizer = setup.make_policy(model, cfg, ctx)
     optimizer.param_groups[0]["eps"] = 1e-3  # 1e-8 blows up the rounding of gradients that are really 0 (keys' biases)
     getattr(policy, "module", policy).head_chunk_elements = 23 * 5  # five tokens at a time, recomputed in backward
     return policy, optimizer, cfg
@@ -50,7 +51,7 @@ def set_up(model, sharded, ctx):
 
 def load(folder, sharded, ctx):
     path = checkpoint.newest(folder)
-    model = policies.load_model(path, dtype=torch.float64)
+    model = loading.load_model(path, dtype=torch.float64)
     policy, optimizer, cfg = set_up(model, sharded, ctx)
     assert checkpoint.restore_optimizer(path, model, optimizer) == SAVED
     return model, policy, optimizer, cfg
@@ -93,7 +94,7 @@ def sampled(folder, sharded, ctx):
         seen.append(weakref.ref(tensor))
     del tensor
     forward, names = shard.forward(policy, model), [name for name, _ in model.named_parameters()]
-    sampler.sync(model, forward)
+    sampler.update_weights(model, forward)
     answers = sampler.sample([[5, 6, 7]], n=ctx.rank + 1, temperature=1.0, max_tokens=6, seeds=[1])  # not in step
     ids = torch.tensor([[5, 6, 7, *answers[0].response_ids]])
     with torch.no_grad():
@@ -191,7 +192,7 @@ def test_a_full_disk_of_one_rank(two):
 
 def test_new_weights_reach_a_sampler(two):
     for rank in two["sampled"]:
-        model = policies.load_model(checkpoint.newest(two["split"]), dtype=torch.float64)
+        model = loading.load_model(checkpoint.newest(two["split"]), dtype=torch.float64)
         torch.testing.assert_close(rank["weights"], weights(model).float())
         torch.testing.assert_close(rank["logits"].float(), rank["expected"], rtol=1e-4, atol=1e-4)
 

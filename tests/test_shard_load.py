@@ -7,10 +7,9 @@ import pytest
 import torch
 from test_shard import CFG, SAVED, STEPS, in_ranks, set_up, steps, weights, whole_run
 
-import train
 from conftest import make_small_model
-from minidrpo.engine import policy as policies
-from minidrpo.engine import shard
+from minidrpo import setup
+from minidrpo.engine import loading, shard
 from minidrpo.rundir import checkpoint
 
 pytestmark = pytest.mark.slow
@@ -27,7 +26,7 @@ def seen_by(ctx, path):
 
 
 def load(path, ctx):
-    model = policies.load_model(seen_by(ctx, path), dtype=torch.float64, device="meta" if ctx.rank else "cpu")
+    model = loading.load_model(seen_by(ctx, path), dtype=torch.float64, device="meta" if ctx.rank else "cpu")
     assert all(p.is_meta == bool(ctx.rank) for p in [*model.parameters(), *model.buffers()])
     return model
 
@@ -44,7 +43,7 @@ def going_on(folder, sharded, ctx):
 
 def tied(folder, sharded, ctx):
     """Embedding and head are one, and stay one. Replicated: every rank with all weights, by DDP."""
-    model = load(folder, ctx) if sharded else policies.load_model(folder, dtype=torch.float64)
+    model = load(folder, ctx) if sharded else loading.load_model(folder, dtype=torch.float64)
     policy, optimizer, cfg = set_up(model, sharded, ctx)
     assert model.lm_head.weight is model.model.embed_tokens.weight
     begin = weights(model).clone()
@@ -63,7 +62,7 @@ def untied(folder, sharded, ctx):
 def unreadable(folder, sharded, ctx):
     """The weights are missing: what each rank says."""
     try:
-        train.load_model(dataclasses.replace(CFG, shard=sharded), folder, ctx)
+        setup.load_model(dataclasses.replace(CFG, shard=sharded), folder, ctx)
     except ValueError as error:
         return str(error)
 

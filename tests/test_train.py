@@ -15,11 +15,11 @@ import config
 import rollout
 import train
 from conftest import ROOT, make_small_model
-from minidrpo.rundir import checkpoint
+from minidrpo.rundir import checkpoint, jsonl
 
 SHORT = [
     "--steps=4", "--prompts-per-step=4", "--group-size=4", "--mini-batches=2", "--max-response-tokens=48",
-    "--eval-problems=8", "--eval-samples=2", "--eval-every=2", "--save-every=1", "--show-every=2", "--lr=1e-3",
+    "--max-problems=8", "--samples=2", "--eval-every=2", "--save-every=1", "--show-every=2", "--lr=1e-3",
 ]  # fmt: skip
 SCRIPT = str(ROOT / "train.py")
 
@@ -43,7 +43,7 @@ def weights(folder):
 def numbers(folder, name="metrics.jsonl"):
     return [
         {k: v for k, v in record.items() if not k.startswith("seconds")}
-        for record in checkpoint.read_lines(folder / name)
+        for record in jsonl.read(folder / name)
     ]
 
 
@@ -56,7 +56,7 @@ def finished(tmp_path_factory):
 
 
 def test_a_run_leaves_what_it_promises(finished):
-    records = checkpoint.read_lines(finished / "metrics.jsonl")
+    records = jsonl.read(finished / "metrics.jsonl")
     assert [r["step"] for r in records] == [1, 2, 3, 4]
     promised = {
         "step", "accuracy", "mean_length", "truncated", "mixed_groups", "kl", "objective", "grad_norm",
@@ -65,7 +65,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert all(promised <= set(r) for r in records)
     assert all(r["sampler_gap"] < 1e-4 for r in records), "sampler and trainer must agree on log-probabilities"
     assert all(sum(r["reasons"].values()) == 16 for r in records)
-    evaluations = checkpoint.read_lines(finished / "evals.jsonl")
+    evaluations = jsonl.read(finished / "evals.jsonl")
     assert [e["step"] for e in evaluations] == [0, 2, 4]
     saved = json.loads((finished / "config.json").read_text())
     assert saved["steps"] == 4 and saved["about"]["torch"] == torch.__version__
@@ -74,9 +74,9 @@ def test_a_run_leaves_what_it_promises(finished):
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
     page = (finished / "report.html").read_text()
     assert "<html" in page and "boxed" in page
-    for name in ("problems", "answers_before", "answers_after"):  # read so by notebooks/05_watch_it_train.ipynb
-        assert checkpoint.read_lines(finished / f"{name}.jsonl", "index")
-    samples = checkpoint.read_lines(finished / "samples.jsonl")
+    for name in ("problems", "responses_before", "responses_after"):  # read so by notebooks/05_watch_it_train.ipynb
+        assert jsonl.read(finished / f"{name}.jsonl", "index")
+    samples = jsonl.read(finished / "samples.jsonl")
     assert len(samples) == 4 * 2 * 4 and all(s["weight"] == 0 for s in samples if not s["correct"])
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -14,8 +14,9 @@ import drpo
 import train
 from config import TINY
 from conftest import make_rollouts, make_small_model
+from minidrpo import setup
+from minidrpo.engine import batches
 from minidrpo.engine import policy as policies
-from minidrpo.engine import update
 from minidrpo.engine.distributed import DistContext
 from minidrpo.engine.shard import whole
 from minidrpo.methods import baselines
@@ -44,7 +45,7 @@ def reference(cfg, dtype):
     """(weights after the update, last gradient, KLs) by the definition."""
     model, (rollouts, correct_PG, preference_PG) = make_small_model().to(dtype), batch()
     policy, optimizer = policies.Policy(model, cfg.temperature), torch.optim.SGD(model.parameters(), lr=LR)
-    ids, prompt, mask = policies.pad(rollouts)
+    ids, prompt, mask = batches.pad(rollouts)
     with torch.no_grad():
         old = policy(ids, prompt, mask)
     kls = []
@@ -76,10 +77,10 @@ def streamed(cfg, ctx, dtype, exact_sampler=False):
     model, (rollouts, correct_PG, preference_PG) = make_small_model().to(dtype), batch()
     if exact_sampler:
         rollouts = as_sampled(rollouts, model, cfg.temperature)
-    policy, _ = train.set_up(model, cfg, ctx)
+    policy, _ = setup.make_policy(model, cfg, ctx)
     weight_PG = drpo.positive_distribution(preference_PG, correct_PG, cfg.lam)
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)
-    numbers = update.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, ctx, exact_sampler)
+    numbers = train.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, ctx, exact_sampler)
     return *flat(model), numbers
 
 
@@ -192,8 +193,8 @@ def weights_of(cfg):
     length_PG = torch.tensor([len(r.response_ids) for r in rollouts]).view(P, G)
     graded = methods.Batch(correct_PG, length_PG, ["wait"] * P * G, torch.arange(P))
     state = methods.METHODS[cfg.method].new_state(cfg, P)
-    _, state = methods.weigh(dataclasses.replace(graded, length_PG=length_PG.flip(1)), cfg, state)
-    return rollouts, correct_PG, methods.weigh(graded, cfg, state)[0]
+    _, state = methods.compute_weights(dataclasses.replace(graded, length_PG=length_PG.flip(1)), cfg, state)
+    return rollouts, correct_PG, methods.compute_weights(graded, cfg, state)[0]
 
 
 def method_reference(cfg):
@@ -201,7 +202,7 @@ def method_reference(cfg):
     rollouts, correct_PG, weight_PG = weights_of(cfg)
     model = make_small_model().double()
     policy, optimizer = policies.Policy(model, cfg.temperature), torch.optim.SGD(model.parameters(), lr=FAR)
-    ids, prompt, mask = policies.pad(rollouts)
+    ids, prompt, mask = batches.pad(rollouts)
     with torch.no_grad():
         old = policy(ids, prompt, mask)
     for m in range(cfg.mini_batches):
@@ -233,9 +234,9 @@ def method_reference(cfg):
 def method_streamed(cfg, ctx):
     rollouts, correct_PG, weight_PG = weights_of(cfg)
     model = make_small_model().double()
-    policy, _ = train.set_up(model, cfg, ctx)
+    policy, _ = setup.make_policy(model, cfg, ctx)
     optimizer = torch.optim.SGD(model.parameters(), lr=FAR)
-    numbers = update.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, ctx)
+    numbers = train.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, ctx)
     return *flat(model), numbers
 
 
