@@ -215,14 +215,17 @@ def parse(argv: list[str], prog: str, description: str, extra: type | None = Non
     with cli.user_errors():
         method = cli.value_of("--method", argv, "drpo")
         ours = presets(method)
+    foreign, users = {}, {}
     if extra:
         cls = dataclasses.make_dataclass("Config", [], bases=(extra, config_class(method)), frozen=True)
         ours = {name: (about, cls(**dataclasses.asdict(cfg))) for name, (about, cfg) in ours.items()}
-    foreign = {}
+    else:
+        words = "is for --dry-run: torchrun says how many ranks there are"
+        foreign |= dict.fromkeys(("--gpus", "--gpu-memory"), words)
     for other, row in METHODS.items():
         for name in row.flags - METHODS[method].flags:
-            foreign.setdefault(cli.flag_of(name), []).append(other)
-    foreign = {k: f"does nothing with --method {method}, it is for {', '.join(v)}" for k, v in foreign.items()}
+            users.setdefault(cli.flag_of(name), []).append(other)
+    foreign |= {k: f"does nothing with --method {method}, it is for {', '.join(v)}" for k, v in users.items()}
     return cli.parse(ours, argv, prog=prog, description=description, foreign=foreign)
 
 

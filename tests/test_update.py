@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+import config
 import drpo
 import train
-from config import TINY
 from conftest import make_rollouts, make_small_model
 from minidrpo import setup
 from minidrpo.engine import batches
@@ -26,10 +26,11 @@ P, G = 6, 4
 LR = 1e-3  # large enough that the second mini-batch is far off-policy and feels the trust region
 
 
-def settings(**changes):
-    return dataclasses.replace(
-        TINY, prompts_per_step=P, group_size=G, max_response_tokens=20, grad_clip=1e9, tau=0.5, lam=0.1, **changes
-    )
+def settings(method="drpo", **changes):
+    shape = dict(prompts_per_step=P, group_size=G, max_response_tokens=20, grad_clip=1e9)
+    own = dict(tau=0.5, lam=0.1, sb_b=0.1, l1_target=10, length_limit=10, l1_alpha=0.05)
+    own = {name: value for name, value in own.items() if name in methods.METHODS[method].flags}
+    return config.make("tiny", method, **(shape | own | changes))
 
 
 def batch():
@@ -183,8 +184,7 @@ FAR = 0.1  # a learning rate that takes the second mini-batch's ratios past the 
 
 
 def method_settings(name, mini_batches=2, budget=60):
-    cfg = settings(method=name, mini_batches=mini_batches, micro_batch_tokens=budget)
-    return dataclasses.replace(cfg, sb_b=0.1, l1_target=10, length_limit=10, l1_alpha=0.05)
+    return settings(name, mini_batches=mini_batches, micro_batch_tokens=budget)
 
 
 def weights_of(cfg):

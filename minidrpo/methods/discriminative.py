@@ -16,14 +16,13 @@ from minidrpo.reflection import reflection_words
 
 
 def _length(shape):
-    # float64: differences of lengths are divided by a small lambda
-    return lambda batch, cfg: drpo.length_preference(batch.length_PG.double(), cfg.max_response_tokens, shape)
+    return lambda batch, cfg: drpo.length_preference(batch.length_PG, cfg.max_response_tokens, shape)
 
 
 def fewer_reflections(batch, cfg):
     """1/(1 + number of reflection words such as "wait" and "check"): terse reasoning, whatever its length in tokens."""
     counts = [sum(reflection_words(text).values()) for text in batch.texts]
-    return 1 / (1 + torch.tensor(counts, dtype=torch.float64).view(batch.correct_PG.shape))
+    return 1 / (1 + torch.tensor(counts, dtype=torch.float32).view(batch.correct_PG.shape))
 
 
 PREFERENCES = {  # name: (batch, cfg) -> preference_PG in [0, 1], higher is better
@@ -93,7 +92,8 @@ def right(batch, cfg, state):
 
 def positive_weights(reward_PG, batch, cfg):
     """The closed form of the paper; uniform over the correct responses at lambda = inf."""
-    return drpo.positive_distribution(reward_PG, batch.correct_PG, cfg.lam)
+    # float64: a small lambda makes the exponents large, and float32 would round their differences
+    return drpo.positive_distribution(reward_PG.double(), batch.correct_PG, cfg.lam).float()
 
 
 ROWS = {

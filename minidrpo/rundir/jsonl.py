@@ -59,12 +59,12 @@ def lines(path: str | Path, keys: Iterable[str] = ("step",), skip_broken: bool =
                 yield record
 
 
-def read(path: str | Path) -> list[dict]:
-    """All records of a log by step, each an object with the whole number `step`; a torn last line is left out."""
-    records = list(lines(path))
+def read(path: str | Path, key: str = "step") -> list[dict]:
+    """All records of a log, each an object with the whole number `key`; a torn last line is left out."""
+    records = list(lines(path, [key]))
     for number, record in enumerate(records, 1):
-        if not isinstance(record["step"], int):
-            raise ValueError(f"{path}, line {number}: step is {record['step']!r}, not a whole number")
+        if not isinstance(record[key], int):
+            raise ValueError(f"{path}, line {number}: {key} is {record[key]!r}, not a whole number")
     return records
 
 
