@@ -79,8 +79,8 @@ class TransformersSampler:
     at a common column (left padding) and count positions from their own beginning. Rows that have finished leave as
     soon as they are a sixteenth of all; waiting prompts come in when a quarter of the places are free.
 
-    Our own and not model.generate(): a prompt's responses have seeds that do not depend on the batch, so that a resumed
-    run repeats them, and on a CPU it is several times faster (BENCHMARKS.md): finished rows leave, caches grow in place.
+    Our own and not model.generate(): responses have seeds that do not depend on the batch, so that a resumed run
+    repeats them, and on a CPU it is several times faster (BENCHMARKS.md): finished rows leave, caches grow in place.
 
     max_batch: rows decoded at once, which bounds memory. autocast: dtype for torch.autocast; None: the weights' own.
 

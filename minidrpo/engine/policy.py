@@ -59,9 +59,9 @@ class ChunkedLogp(torch.autograd.Function):
         logp_MV = logits_MV.log_softmax(-1)
         return logp_MV.gather(-1, target_M[:, None])[:, 0]
 
-    Our own and not autograd, which would hold four arrays of the logits' size where one is enough and add up the chunks'
-    gradients in bfloat16; and not Liger's kernel, which needs a GPU. Here products are in autocast's dtype and sums over
-    chunks in float32 or wider. Measured: 325 MB where the plain form needs 14 GB (BENCHMARKS.md)."""
+    Our own and not autograd, which would hold four arrays of the logits' size where one is enough and add up the
+    chunks' gradients in bfloat16; and not Liger's kernel, which needs a GPU. Here products are in autocast's dtype and
+    sums over chunks in float32 or wider. Measured: 325 MB where the plain form needs 14 GB (BENCHMARKS.md)."""
 
     @staticmethod
     def forward(ctx, hidden_MH, weight_VH, bias_V, target_M, temperature, chunk):

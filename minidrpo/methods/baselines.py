@@ -233,8 +233,8 @@ def gdpo_advantage(reward_PGK, weight_K=None, batch_norm=True, eps=1e-4, over="s
 
     over="sequences" is the paper and its TRL code (sample std, eps 1e-4; that code turns NaN rewards into 0, here they
     are refused, and falls back to GRPO for one reward). over="tokens" is its verl code: long responses weigh more
-    (needs `length_PG`), the batch step divides by sqrt(variance + 1e-8), and eps is 1e-6 there. By tokens the batch mean
-    is not 0, so that even a group of equal rewards gets an advantage, except where the whole batch is equal.
+    (needs `length_PG`), the batch step divides by sqrt(variance + 1e-8), and eps is 1e-6 there. By tokens the batch
+    mean is not 0: even a group of equal rewards gets an advantage, except where the whole batch is equal.
     """
     reward_PKG = _checked(reward_PGK).transpose(1, 2)
     K = reward_PKG.shape[1]
