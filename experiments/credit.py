@@ -240,7 +240,7 @@ def plot(groups, out_png):
 
     table, batch = credit_table(groups), groups.batch
     P, G = batch.correct_PG.shape
-    with plots.figure(1.9 + 0.34 * P * G, [[0]]) as (fig, (ax,)):
+    with plots.figure(out_png, 1.9 + 0.34 * P * G, [[0]]) as (fig, (ax,)):
         values = torch.stack([credit_PG.flatten() for credit_PG in table.values()], 1)
         ax.imshow(values.numpy(), cmap="RdBu", vmin=-3, vmax=3, aspect="auto")
         pushed = torch.stack([unlearned(c, batch.correct_PG).flatten() for c in table.values()], 1)
@@ -270,7 +270,6 @@ def plot(groups, out_png):
         for p in range(1, P):
             ax.axhline(p * G - 0.5, color="white", linewidth=5)
         ax.set_xlabel("credit times answers: blue is pulled up, red pushed down; framed: right, yet pushed down")
-        fig.savefig(out_png)
         return fig
 
 
