@@ -83,14 +83,30 @@ GROUPS = {  # (step, index): [(correct, length, logp)]
 @pytest.fixture
 def samples(tmp_path):
     records = [
-        {"step": step, "source": "set", "index": index, "prompt": "?", "response": "wait", "correct": c, "length": n,
-         "logp": logp}
-        for (step, index), group in GROUPS.items() for c, n, logp in group
-    ]  # fmt: skip
+        {
+            "step": step,
+            "source": "set",
+            "index": index,
+            "prompt": "?",
+            "response": "wait",
+            "correct": c,
+            "length": n,
+            "logp": logp,
+        }
+        for (step, index), group in GROUPS.items()
+        for c, n, logp in group
+    ]
     path = tmp_path / "samples.jsonl"
     path.write_text("".join(json.dumps(r) + "\n" for r in records))
-    settings = {"max_response_tokens": 100, "lam": "inf", "alpha": 0.5, "tau": 0.2, "rewards": ["correct", "length"],
-                "length_limit": 55, "about": {"torch": "x"}}  # fmt: skip
+    settings = {
+        "max_response_tokens": 100,
+        "lam": "inf",
+        "alpha": 0.5,
+        "tau": 0.2,
+        "rewards": ["correct", "length"],
+        "length_limit": 55,
+        "about": {"torch": "x"},
+    }
     (tmp_path / "config.json").write_text(json.dumps(settings))
     return path
 
