@@ -94,19 +94,10 @@ def forward_flops(s: memory.Shapes, n: int, length: int) -> int:
 
 def make_model(s: memory.Shapes, device) -> Qwen2ForCausalLM:
     """A Qwen2 of random float32 weights, made on the device."""
-    config = Qwen2Config(
-        vocab_size=s.vocab,
-        hidden_size=s.hidden,
-        intermediate_size=s.intermediate,
-        num_hidden_layers=s.layers,
-        num_attention_heads=s.heads,
-        num_key_value_heads=s.kv_heads,
-        tie_word_embeddings=s.tied,
-        max_position_embeddings=131072,
-        bos_token_id=None,
-        eos_token_id=1,
-        pad_token_id=0,
-    )
+    sizes = {"vocab_size": s.vocab, "hidden_size": s.hidden, "intermediate_size": s.intermediate}
+    sizes |= {"num_hidden_layers": s.layers, "num_attention_heads": s.heads, "num_key_value_heads": s.kv_heads}
+    tokens = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
+    config = Qwen2Config(**sizes, **tokens, tie_word_embeddings=s.tied, max_position_embeddings=131072)
     torch.manual_seed(0)
     with torch.device(device):
         return Qwen2ForCausalLM(config)
