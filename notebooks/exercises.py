@@ -242,9 +242,7 @@ def check_resting_kl(function):
         value = float(call(function, pull, beta, delta))
         grad = drpo.kl_penalty_grad(torch.tensor(value, dtype=torch.float64), beta, delta).item()
         if not near(grad, pull):
-            return (
-                f"at your KL, {value:.4g}, the penalty's derivative is {grad:.4g}, the pull {pull} (beta {beta:g})"
-            )
+            return f"at your KL, {value:.4g}, the penalty's derivative is {grad:.4g}, the pull {pull} (beta {beta:g})"
 
 
 # ------------------------------------------------------------------------------------------------ 5: watch it train
