@@ -21,14 +21,10 @@ from minidrpo.engine.memory import GIB
 
 @dataclass(frozen=True)
 class GPUs:
-    gpus: int = 0
+    gpus: int = cli.value(0, "0 or more")
     """How many; 0 is what this machine has, or 8."""
-    gpu_memory: float = 0.0
+    gpu_memory: float = cli.value(0.0, "0 or more", "finite")
     """GiB of each; 0 is what this machine's have, or 80."""
-
-    def check(self):
-        cli.need(self, "0 or more", "gpus", "gpu_memory")
-        cli.need(self, "finite", "gpu_memory")
 
 
 def show(cfg) -> None:
