@@ -1,4 +1,4 @@
-"""benchmarks/fuzz_grader.py [seconds] [seed] - mutated answers against mutated golds: no exception, no hang, a reason.
+"""python -m experiments.benchmarks.fuzz_grader [seconds] [seed] - mutated answers and truths: no exception or hang.
 
 Also checks that every text is its own equal, and prints the slowest cases. What it found is now a test.
 """
@@ -7,10 +7,8 @@ import random
 import sys
 import time
 
-import test_reward
-
 import reward
-from tests import reward_cases
+from tests import reward_cases, test_reward
 
 SLOW = 1.0  # processor seconds
 
@@ -39,11 +37,11 @@ def mutate(text, rng, seeds):
 
 def main(seconds=600, seed=0):
     rng, end, n, slowest = random.Random(seed), time.monotonic() + seconds, 0, []
-    seeds = [t for _, gold, pred in reward_cases.same + reward_cases.different for t in (gold, pred)]
+    seeds = [t for _, truth, answer in reward_cases.same + reward_cases.different for t in (truth, answer)]
     seeds += [attack[:200] for attack in test_reward.ATTACKS]
     proofs = 0
 
-    def prove(gold, pred):
+    def prove(truth, answer):
         nonlocal proofs
         proofs += 1
         return False
