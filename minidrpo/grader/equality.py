@@ -23,7 +23,7 @@ def same(truth: tuple, answer: tuple, budget: Budget) -> bool:
     kinds = {truth[0], answer[0]}
     if kinds <= ATOMIC and not has_plus_minus(truth, answer):
         return not {OO, MINUS_OO} & {truth, answer} and same_value(truth, answer, budget)
-    if "mod" in kinds and "rel" not in kinds:
+    if "mod" in kinds and kinds <= {"mod", *ATOMIC} and not has_plus_minus(truth, answer):
         return same_class(truth, answer, budget)
     if "rel" in kinds and (verdict := same_named(truth, answer, budget)) is not None:
         return verdict
@@ -90,7 +90,8 @@ def same_named(truth, answer, budget):
     if answer[0] == "rel" and len(answer) > 4 and set(answer[2::2]) == {"="} and is_name(answer[1]):  # x = 1/2 = 0.5
         return all(same(truth, ("rel", answer[1], "=", value), budget) for value in answer[3::2])
     (truth_name, truth_value), (answer_name, answer_value) = unname(truth), unname(answer)
-    if (truth_value[0] == "mod") != (answer_value[0] == "mod"):  # x = 3 (mod 7) has more solutions than x = 3
+    kinds = {truth_value[0], answer_value[0]}
+    if "mod" in kinds and kinds & ATOMIC:  # x = 3 (mod 7) has more solutions than x = 3
         return False
     if truth_name and truth_name == answer_name:
         return same(truth_value, answer_value, budget)

@@ -56,7 +56,11 @@ def split_unit(text, trusted=False):
     rest, unit = (_MONEY.sub(" ", text).strip(), [(*money, 1)]) if len(money) == 1 else (text, [])
     while len(unit) < 5 and (match := _UNIT_AT_END.search(rest, max(0, len(rest) - 40))):
         word, bare, power = match["word"], match["bare"], match["power"]
-        known = word in tables.UNITS or trusted if word else bare[0] == "°" or bare in _BARE_UNITS
+        known = (
+            word in tables.UNITS or trusted and word.lower() not in tables.WORDS
+            if word
+            else bare[0] == "°" or bare in _BARE_UNITS
+        )
         if not known or word in tables.SCALES or bare in tables.SCALES:
             break
         name = word or bare.replace(" ", "").lstrip("°") or "°"
@@ -152,7 +156,7 @@ def spellings(text, trusted):
     """(text, unit) pairs to read: without the unit; 10,080 as a number and, unless a group starts with 0, as a list."""
     found = [split_unit(text), split_unit(text.removeprefix(r"\approx"), True)] if trusted else [split_unit(text)]
     if trusted and text.endswith("%"):
-        found.append((text[:-1], ()))
+        found.append((text[:-1], (("percent", 1),)))
     for spelling, unit in dict.fromkeys(found):
         merged = spelling
         if not re.search(r"[(\[]|\\\{", spelling):
