@@ -22,10 +22,7 @@ on 83.5 % and says yes to 24 wrong answers (here none). It grades 36 of them per
 5 s, which is its time limit; that limit is an alarm signal, which only works in the main thread.
 """
 
-from __future__ import annotations
-
 import re
-from collections import namedtuple
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -35,10 +32,10 @@ from minidrpo.grader.grammar import read_all
 from minidrpo.grader.prover import PROVERS, prove
 from minidrpo.grader.spelling import Unreadable, clean, squash
 from minidrpo.grader.values import Budget, Undecided
+from minidrpo.records import Grade, GradedResponse
 
 Truth = str | int | float | list  # a list holds alternatives, of which one is enough
 Prove = Callable[[tuple, tuple], bool]
-Grade = namedtuple("Grade", "correct reason answer")  # bool, a key of REASONS, the text in the box or None
 
 REASONS = {  # every value Grade.reason can have, for the training log
     "correct": "equal to the truth",
@@ -212,6 +209,15 @@ def grade_all(
             for i, grade in zip(hard, again, strict=True):
                 grades[i] = grade
     return grades
+
+
+def grade_rollouts(problems, rollouts, texts, **settings) -> list[GradedResponse]:
+    """The graded responses to P problems, in prompt order: N = P*n rollouts and their texts. settings: grade_all's."""
+    n = len(rollouts) // len(problems) if problems else 1
+    owners = [problem for problem in problems for _ in range(n)]
+    grades = grade_all(texts, [problem.truth for problem in owners], **settings)
+    rows = zip(owners, rollouts, texts, grades, strict=True)
+    return [GradedResponse.of(p, i % n, r, text, grade) for i, (p, r, text, grade) in enumerate(rows)]
 
 
 class _Later(Exception):

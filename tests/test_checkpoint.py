@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conftest import make_small_model
-from minidrpo.rundir import checkpoint
+from minidrpo.rundir import checkpoint, jsonl
 
 
 class NoTokenizer:
@@ -96,17 +96,17 @@ def test_killed_while_writing(tmp_path):
 
 def test_lines_after_a_kill(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    checkpoint.append_lines(path, [{"step": s} for s in range(1, 6)])
+    jsonl.append(path, [{"step": s} for s in range(1, 6)])
     with open(path, "a") as file:
         file.write('{"step": 6, "accu')  # torn
-    assert [r["step"] for r in checkpoint.read_lines(path)] == [1, 2, 3, 4, 5]
+    assert [r["step"] for r in jsonl.read(path)] == [1, 2, 3, 4, 5]
     with open(path, "ab") as file:
         file.write(b'{"step": 7, "response": "caf\xc3')  # torn inside a character
-    assert len(checkpoint.read_lines(path)) == 5
+    assert len(jsonl.read(path)) == 5
     for wrong, said in (("{}", "not an object with a number"), ("[1]", "not an object"), ("{", "Expecting")):
         (tmp_path / "wrong.jsonl").write_text('{"step": 1}\n' + wrong + "\n")
         with pytest.raises(ValueError, match=f"wrong.jsonl, line 2: {said}"):
-            checkpoint.read_lines(tmp_path / "wrong.jsonl")
-    checkpoint.keep_lines_until(path, 3)
-    checkpoint.append_lines(path, [{"step": 4}])
-    assert [r["step"] for r in checkpoint.read_lines(path)] == [1, 2, 3, 4]
+            jsonl.read(tmp_path / "wrong.jsonl")
+    jsonl.keep_until(path, 3)
+    jsonl.append(path, [{"step": 4}])
+    assert [r["step"] for r in jsonl.read(path)] == [1, 2, 3, 4]

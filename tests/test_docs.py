@@ -69,8 +69,8 @@ def example(tmp_path_factory):
     page, folder, said = read("data").split("## A worked example")[1], tmp_path_factory.mktemp("data"), io.StringIO()
     blocks = r"```python\n(.*?)```.*?```\n.venv/bin/python train.py (.*?)\n```"
     code, command = re.search(blocks, page, re.DOTALL).groups()
-    short = ["--steps=1", "--prompts-per-step=4", "--group-size=2", "--max-response-tokens=24", "--eval-problems=4",
-             "--eval-samples=2", "--run-dir=run"]  # fmt: skip
+    short = ["--steps=1", "--prompts-per-step=4", "--group-size=2", "--max-response-tokens=24", "--max-problems=4",
+             "--samples=2", "--run-dir=run"]  # fmt: skip
     with contextlib.chdir(folder), contextlib.redirect_stdout(said):
         exec(compile(code, "docs/data.md", "exec"), {})
         sys.stdout.reconfigure = lambda **_: None

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import eval as evaluation
-from minidrpo.rundir.metrics import Answer, as_json
+from minidrpo.records import GradedResponse
+from minidrpo.rundir.metrics import as_json
 from minidrpo.tasks.data import Problem
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -144,9 +145,9 @@ def test_files_are_json_without_nan_and_one_line_an_answer(tmp_path):
     saved = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
     assert scores is None and list(sets) == list(saved["sets"]) == ["set"] and saved["config"]["max_tokens"] == 50
     assert saved["average"]["plain"]["accuracy"] == result.accuracy and saved["average"]["paper"]["accuracy"] is None
-    lines = (tmp_path / "answers.jsonl").read_text().splitlines()
-    assert [Answer(**json.loads(line)) for line in lines] == result.answers
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["answers.jsonl", "results.json"]
+    lines = (tmp_path / "responses.jsonl").read_text().splitlines()
+    assert [GradedResponse(**json.loads(line)) for line in lines] == result.responses
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["responses.jsonl", "results.json"]
 
 
 @pytest.fixture
@@ -282,18 +283,18 @@ def test_command_from_end_to_end_and_after_a_kill(tiny_model, tmp_path, capsys):
     evaluation.main(argv)
     out, err = capsys.readouterr()
     whole = files(tmp_path / "out")
-    assert set(whole) == {"config.json", "problems.jsonl", "results.json", "answers.jsonl", "report.html"}
+    assert set(whole) == {"config.json", "problems.jsonl", "results.json", "responses.jsonl", "report.html"}
     assert "own" in out and "pass@1" in out and "answers end at 42 tokens, not 8192" in err
     results = json.loads(whole["results.json"], parse_constant=pytest.fail)
     assert results["config"]["max_tokens"] == 42 and list(results["sets"]) == ["own", "gsm8k"]
     assert results["sets"]["own"]["n_problems"] == 7 and results["average"]["paper"]["accuracy"] is None
 
     # As a kill leaves it: two ranks' parts, one with a torn line, a chunk of two problems half there, no results
-    lines = whole["answers.jsonl"].splitlines()
-    (tmp_path / "out" / "answers.jsonl").unlink()
+    lines = whole["responses.jsonl"].splitlines()
+    (tmp_path / "out" / "responses.jsonl").unlink()
     (tmp_path / "out" / "results.json").unlink()
-    (tmp_path / "out" / "answers.part-0.jsonl").write_text("\n".join([*lines[:9], lines[9][:50]]))
-    (tmp_path / "out" / "answers.part-1.jsonl").write_text("\n".join(lines[12:18]) + "\n")
+    (tmp_path / "out" / "responses.part-0.jsonl").write_text("\n".join([*lines[:9], lines[9][:50]]))
+    (tmp_path / "out" / "responses.part-1.jsonl").write_text("\n".join(lines[12:18]) + "\n")
     evaluation.main(argv)
     assert files(tmp_path / "out") == whole
     assert "15 of 42 answers are there already" in capsys.readouterr().err
@@ -334,7 +335,7 @@ def test_another_question_in_the_same_directory_is_refused(tiny_model, tmp_path,
 def test_output_and_reference_mistakes(tiny_model, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     (tmp_path / "strange").mkdir()
-    (tmp_path / "strange" / "answers.jsonl").write_text("")
+    (tmp_path / "strange" / "responses.jsonl").write_text("")
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "results.json").write_text('{"sets": {}}')
     (tmp_path / "words").mkdir()

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import eval as evaluation
+from minidrpo.records import GradedResponse
 from minidrpo.rundir import results
-from minidrpo.rundir.metrics import Answer, aes, summarise
+from minidrpo.rundir.metrics import aes, summarise
 from minidrpo.show import html_report
 from minidrpo.tasks.data import Problem
 
@@ -27,7 +28,7 @@ def answers_to(problems, lengths, right, words="Wait. Hmm"):
     """Answer s of problem p has length lengths[p][s], is correct if right(p, s), and its text holds something evil."""
     evil = itertools.cycle(EVIL)
     return [
-        Answer(
+        GradedResponse(
             p.source,
             p.index,
             s,
@@ -78,8 +79,8 @@ def make_training(directory, before, after):
         (directory / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     (directory / "config.json").write_text(json.dumps({"model": "<b>m</b>", "lam": 0.1}))
     results.write_problems(directory / "problems.jsonl", PROBLEMS)
-    results.write_answers(directory / "answers_before.jsonl", before.answers)
-    results.write_answers(directory / "answers_after.jsonl", after.answers)
+    results.write_answers(directory / "responses_before.jsonl", before.answers)
+    results.write_answers(directory / "responses_after.jsonl", after.answers)
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ def test_a_page_of_many_long_answers_stays_small(tmp_path, monkeypatch):
     monkeypatch.setattr(html_report, "TEXT", 3_000)
     problems = [Problem("q", 1, "a" if i < 300 else "b", i) for i in range(400)]
     many = [
-        Answer(p.source, p.index, s, True, "correct", "1", 9, True, "x" * 5_000 + f"{p.index}")
+        GradedResponse(p.source, p.index, s, True, "correct", "1", 9, True, "x" * 5_000 + f"{p.index}")
         for p in problems
         for s in range(5)
     ]
@@ -180,12 +181,12 @@ def test_a_page_of_many_long_answers_stays_small(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("content, message", [
     ({}, "neither an evaluation (results.json) nor a training run (metrics.jsonl)"),
-    ({"answers.part-0.jsonl": ""}, "not finished"),
+    ({"responses.part-0.jsonl": ""}, "not finished"),
     ({"results.json": "{"}, "results.json: cannot be read"),
     ({"results.json": "[]"}, "not the results of an evaluation"),
     ({"metrics.jsonl": '{"step": 1}\n{"st'}, "line 2 is not valid JSON"),
-    ({"results.json": '{"sets": {}, "average": {}, "config": {}}', "answers.jsonl": '{"so'}, "answers.jsonl: line 1"),
-    ({"results.json": '{"sets": {}, "average": {}, "config": {}}', "answers.jsonl": '{"source": "a", "index": 1}'},
+    ({"results.json": '{"sets": {}, "average": {}, "config": {}}', "responses.jsonl": '{"so'}, "responses.jsonl: line 1"),
+    ({"results.json": '{"sets": {}, "average": {}, "config": {}}', "responses.jsonl": '{"source": "a", "index": 1}'},
      "a file there is not as it was written (KeyError: 'text')"),
     ({"results.json": '{"sets": 3, "average": {}, "config": {}}'}, "not as it was written"),
 ])  # fmt: skip
@@ -203,7 +204,7 @@ def test_mistakes_get_one_line(tmp_path, capsys, content, message):
 
 def test_a_run_just_begun_and_one_without_answers(tmp_path, directories):
     old, _, run = directories[0]
-    for name in ("answers_before.jsonl", "answers_after.jsonl", "samples.jsonl", "problems.jsonl"):
+    for name in ("responses_before.jsonl", "responses_after.jsonl", "samples.jsonl", "problems.jsonl"):
         (run / name).unlink()
     (old / "problems.jsonl").unlink()
     data = html_report.collect([run, old])

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from config import R1_1_5B, R1_7B, TINY
-from minidrpo.engine import memory
+from minidrpo.engine import loading, memory
 from minidrpo.engine import policy as policies
 from minidrpo.engine.memory import GIB
 
@@ -107,7 +107,7 @@ def test_published_sizes_and_config_files():
     assert sizes == [1_777_088_000, 7_615_616_512]  # the safetensors' own counts on their model pages
     s = memory.read_shapes(TINY.model)
     assert (s.hidden, s.layers, s.vocab, s.tied) == (96, 3, 288, False)
-    assert s.parameters == sum(p.numel() for p in policies.load_model(TINY.model).parameters())
+    assert s.parameters == sum(p.numel() for p in loading.load_model(TINY.model).parameters())
     assert memory.read_shapes("someone/unknown") is None
     assert memory.HEAD_CHUNK_ELEMENTS == policies.HEAD_CHUNK_ELEMENTS
 

@@ -7,14 +7,17 @@ import math
 import numpy as np
 import pytest
 
+from minidrpo.records import GradedResponse
 from minidrpo.rundir import metrics
-from minidrpo.rundir.metrics import Answer, summarise
+from minidrpo.rundir.metrics import summarise
 
 
 def answers(correct_Pn, length_Pn=None, source="s", answer=None):
     length_Pn = np.ones_like(correct_Pn, dtype=int) if length_Pn is None else length_Pn
     return [
-        Answer(source, p, i, bool(c), "correct" if c else "wrong", answer or str(c), int(length_Pn[p][i]), True, "")
+        GradedResponse(
+            source, p, i, bool(c), "correct" if c else "wrong", answer or str(c), int(length_Pn[p][i]), True, ""
+        )
         for p, row in enumerate(correct_Pn)
         for i, c in enumerate(row)
     ]
@@ -59,7 +62,7 @@ def test_cut_off_and_unanswered_are_told_apart():
     given = [("truncated", None), ("no_box", None), ("wrong", "7"), ("no_think", None)]
     r = summarise(
         [
-            Answer("s", i // 2, i % 2, False, reason, answer, 9, reason != "truncated", "")
+            GradedResponse("s", i // 2, i % 2, False, reason, answer, 9, reason != "truncated", "")
             for i, (reason, answer) in enumerate(given)
         ]
     )
@@ -75,7 +78,7 @@ def test_nothing_correct_has_no_length_of_correct_answers():
 
 def test_majority_vote():
     def vote(*pairs):
-        group = [Answer("s", 0, i, c, "", a, 1, True, "") for i, (a, c) in enumerate(pairs)]
+        group = [GradedResponse("s", 0, i, c, "", a, 1, True, "") for i, (a, c) in enumerate(pairs)]
         return metrics.majority_is_right(group)
 
     assert vote(("5", True), ("4", False), ("5", True)) and not vote(("5", True), ("4", False), ("4", False))

@@ -71,7 +71,8 @@ def copied(folder):
     """The grader's files alone, as an installed wheel has them: reward.py beside the package."""
     shutil.copy(reward.__file__, folder)
     shutil.copytree(os.path.join(ROOT, "minidrpo/grader"), folder / "minidrpo/grader")
-    shutil.copy(os.path.join(ROOT, "minidrpo/__init__.py"), folder / "minidrpo")
+    for name in ("__init__.py", "records.py"):
+        shutil.copy(os.path.join(ROOT, "minidrpo", name), folder / "minidrpo")
     return folder
 
 

@@ -16,9 +16,10 @@ import drpo
 import train
 from config import TINY
 from conftest import make_rollouts, make_small_model
+from minidrpo import setup
+from minidrpo.engine import loading, shard
 from minidrpo.engine import policy as policies
-from minidrpo.engine import shard, update
-from minidrpo.engine.distributed import World
+from minidrpo.engine.distributed import DistContext
 from minidrpo.rundir import checkpoint
 
 P, G, STEPS, SAVED = 4, 4, 3, 1
@@ -28,7 +29,7 @@ CFG = dataclasses.replace(
 )  # fmt: skip
 
 
-def steps(policy, optimizer, cfg, world, first, last):
+def steps(policy, optimizer, cfg, ctx, first, last):
     """Updates on made-up answers, other ones each step; the numbers logged."""
     logged = []
     for step in range(first, last + 1):
@@ -36,22 +37,22 @@ def steps(policy, optimizer, cfg, world, first, last):
         correct_PG = torch.rand(P, G, generator=torch.Generator().manual_seed(step)) < 0.5
         length_PG = torch.tensor([len(r.response_ids) for r in rollouts]).view(P, G)
         weight_PG = drpo.positive_distribution(drpo.length_preference(length_PG, 20), correct_PG, cfg.lam)
-        logged.append(update.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world))
+        logged.append(train.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, ctx))
     return logged
 
 
-def set_up(model, sharded, world):
+def set_up(model, sharded, ctx):
     cfg = dataclasses.replace(CFG, shard=sharded)
-    policy, optimizer = train.set_up(model, cfg, world)
+    policy, optimizer = setup.make_policy(model, cfg, ctx)
     optimizer.param_groups[0]["eps"] = 1e-3  # 1e-8 blows up the rounding of gradients that are really 0 (keys' biases)
     getattr(policy, "module", policy).head_chunk_elements = 23 * 5  # five tokens at a time, recomputed in backward
     return policy, optimizer, cfg
 
 
-def load(folder, sharded, world):
+def load(folder, sharded, ctx):
     path = checkpoint.newest(folder)
-    model = policies.load_model(path, dtype=torch.float64)
-    policy, optimizer, cfg = set_up(model, sharded, world)
+    model = loading.load_model(path, dtype=torch.float64)
+    policy, optimizer, cfg = set_up(model, sharded, ctx)
     assert checkpoint.restore_optimizer(path, model, optimizer) == SAVED
     return model, policy, optimizer, cfg
 
@@ -65,27 +66,27 @@ def bytes_held(model, optimizer):
     return sum(getattr(t, "_local_tensor", t).nbytes for t in [*model.parameters(), *states])
 
 
-def whole_run(folder, sharded, world):
+def whole_run(folder, sharded, ctx):
     """STEPS updates with a checkpoint on the way: what was logged, the weights at the end, bytes on this rank."""
     model = make_small_model().double()
-    policy, optimizer, cfg = set_up(model, sharded, world)
-    logged = steps(policy, optimizer, cfg, world, 1, SAVED)
+    policy, optimizer, cfg = set_up(model, sharded, ctx)
+    logged = steps(policy, optimizer, cfg, ctx, 1, SAVED)
     checkpoint.save(folder, SAVED, model, NoTokenizer(), optimizer)
-    logged += steps(policy, optimizer, cfg, world, SAVED + 1, STEPS)
+    logged += steps(policy, optimizer, cfg, ctx, SAVED + 1, STEPS)
     return {"logged": logged, "weights": weights(model), "bytes": bytes_held(model, optimizer)}
 
 
-def resumed_run(folder, sharded, world):
-    model, policy, optimizer, cfg = load(folder, sharded, world)
-    logged = steps(policy, optimizer, cfg, world, SAVED + 1, STEPS)
+def resumed_run(folder, sharded, ctx):
+    model, policy, optimizer, cfg = load(folder, sharded, ctx)
+    logged = steps(policy, optimizer, cfg, ctx, SAVED + 1, STEPS)
     return {"logged": logged, "weights": weights(model), "bytes": bytes_held(model, optimizer)}
 
 
-def sampled(folder, sharded, world):
+def sampled(folder, sharded, ctx):
     """A sampler with its own weights gets the trainer's; a plain forward of the sharded model agrees with it."""
     import rollout
 
-    model, policy, optimizer, cfg = load(folder, sharded, world)
+    model, policy, optimizer, cfg = load(folder, sharded, ctx)
     sampler = rollout.make_sampler("transformers", make_small_model, None, None, device="cpu")
     seen = []
     for _, tensor in shard.named_weights(model):
@@ -93,8 +94,8 @@ def sampled(folder, sharded, world):
         seen.append(weakref.ref(tensor))
     del tensor
     forward, names = shard.forward(policy, model), [name for name, _ in model.named_parameters()]
-    sampler.sync(model, forward)
-    answers = sampler.sample([[5, 6, 7]], n=world.rank + 1, temperature=1.0, max_tokens=6, seeds=[1])  # not in step
+    sampler.update_weights(model, forward)
+    answers = sampler.sample([[5, 6, 7]], n=ctx.rank + 1, temperature=1.0, max_tokens=6, seeds=[1])  # not in step
     ids = torch.tensor([[5, 6, 7, *answers[0].response_ids]])
     with torch.no_grad():
         ours = forward(ids, logits_to_keep=2).logits
@@ -103,11 +104,11 @@ def sampled(folder, sharded, world):
     return {"weights": weights(sampler.model), "logits": ours, "expected": sampler.model(ids, logits_to_keep=2).logits}
 
 
-def full_disk(folder, sharded, world):
+def full_disk(folder, sharded, ctx):
     """Rank 1 may write no file of more than 4 kB: what both ranks then say."""
-    model, policy, optimizer, cfg = load(folder, sharded, world)
+    model, policy, optimizer, cfg = load(folder, sharded, ctx)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if world.rank == 1:
+    if ctx.rank == 1:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
         checkpoint.save(folder, 9, model, NoTokenizer(), optimizer)
@@ -129,7 +130,7 @@ def _rank(rank, ranks, folder, jobs):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
     for i, (job, job_folder, sharded) in enumerate(jobs):
-        torch.save(job(job_folder, sharded, World(rank, ranks)), folder / f"{i}-{rank}.pt")
+        torch.save(job(job_folder, sharded, DistContext(rank, ranks)), folder / f"{i}-{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -177,7 +178,7 @@ def test_another_number_of_ranks_goes_on(two, tmp_path):
     """Two sharded ranks wrote; one process, and three ranks (which cut unevenly), take over. And the other way. Other
     micro-batches meet the float32 inside Qwen's norms and rotary tables otherwise, three replicated ranks just so."""
     theirs = two["replicated"][0]
-    close(resumed_run(two["split"], False, World()), theirs)
+    close(resumed_run(two["split"], False, DistContext()), theirs)
     for three in in_ranks(3, tmp_path, (resumed_run, two["split"], True), (resumed_run, two["copied"], True)):
         for rank in three:
             close(rank, theirs, 1e-6)
@@ -191,7 +192,7 @@ def test_a_full_disk_of_one_rank(two):
 
 def test_new_weights_reach_a_sampler(two):
     for rank in two["sampled"]:
-        model = policies.load_model(checkpoint.newest(two["split"]), dtype=torch.float64)
+        model = loading.load_model(checkpoint.newest(two["split"]), dtype=torch.float64)
         torch.testing.assert_close(rank["weights"], weights(model).float())
         torch.testing.assert_close(rank["logits"].float(), rank["expected"], rtol=1e-4, atol=1e-4)
 
@@ -205,6 +206,6 @@ def test_tied_weights_are_saved_as_one(small_model):
 
 def test_what_cannot_be_split(small_model):
     with pytest.raises(ValueError, match="start with torchrun"):
-        shard.shard(policies.Policy(small_model, 1.0), World())
+        shard.shard(policies.Policy(small_model, 1.0), DistContext())
     with pytest.raises(ValueError, match="does not say what its layers are"):
-        shard.shard(policies.Policy(torch.nn.Linear(2, 2), 1.0), World(0, 2))
+        shard.shard(policies.Policy(torch.nn.Linear(2, 2), 1.0), DistContext(0, 2))

@@ -7,63 +7,62 @@ import pytest
 import torch
 from test_shard import CFG, SAVED, STEPS, in_ranks, set_up, steps, weights, whole_run
 
-import train
 from conftest import make_small_model
-from minidrpo.engine import policy as policies
-from minidrpo.engine import shard
+from minidrpo import setup
+from minidrpo.engine import loading, shard
 from minidrpo.rundir import checkpoint
 
 pytestmark = pytest.mark.slow
 
 
-def seen_by(world, path):
+def seen_by(ctx, path):
     """`path` for rank 0; for another rank a directory of its own that has no weights at all."""
-    if world.rank == 0:
+    if ctx.rank == 0:
         return path
-    alone = path.with_name(f"{path.name}-{world.rank}")
+    alone = path.with_name(f"{path.name}-{ctx.rank}")
     alone.mkdir(exist_ok=True)
     shutil.copy(path / "config.json", alone)
     return alone
 
 
-def load(path, world):
-    model = policies.load_model(seen_by(world, path), dtype=torch.float64, device="meta" if world.rank else "cpu")
-    assert all(p.is_meta == bool(world.rank) for p in [*model.parameters(), *model.buffers()])
+def load(path, ctx):
+    model = loading.load_model(seen_by(ctx, path), dtype=torch.float64, device="meta" if ctx.rank else "cpu")
+    assert all(p.is_meta == bool(ctx.rank) for p in [*model.parameters(), *model.buffers()])
     return model
 
 
-def going_on(folder, sharded, world):
+def going_on(folder, sharded, ctx):
     """From the checkpoint of whole_run to its end."""
     path = checkpoint.newest(folder)
-    model = load(path, world)
-    policy, optimizer, cfg = set_up(model, sharded, world)
+    model = load(path, ctx)
+    policy, optimizer, cfg = set_up(model, sharded, ctx)
     assert checkpoint.restore_optimizer(path, model, optimizer) == SAVED
-    logged = steps(policy, optimizer, cfg, world, SAVED + 1, STEPS)
+    logged = steps(policy, optimizer, cfg, ctx, SAVED + 1, STEPS)
     return {"logged": logged, "weights": weights(model), "buffers": [b.clone() for b in model.buffers()]}
 
 
-def tied(folder, sharded, world):
+def tied(folder, sharded, ctx):
     """Embedding and head are one, and stay one. Replicated: every rank with all weights, by DDP."""
-    model = load(folder, world) if sharded else policies.load_model(folder, dtype=torch.float64)
-    policy, optimizer, cfg = set_up(model, sharded, world)
+    model = load(folder, ctx) if sharded else loading.load_model(folder, dtype=torch.float64)
+    policy, optimizer, cfg = set_up(model, sharded, ctx)
     assert model.lm_head.weight is model.model.embed_tokens.weight
     begin = weights(model).clone()
-    steps(policy, optimizer, cfg, world, 1, 1)
+    steps(policy, optimizer, cfg, ctx, 1, 1)
     return {"begin": begin, "weights": weights(model)}
 
 
-def untied(folder, sharded, world):
+def untied(folder, sharded, ctx):
     """config.json says tied, the file holds a head of its own: what each rank says."""
     try:
-        set_up(load(folder, world), sharded, world)
+        set_up(load(folder, ctx), sharded, ctx)
     except ValueError as error:
         return str(error)
 
 
-def unreadable(folder, sharded, world):
+def unreadable(folder, sharded, ctx):
     """The weights are missing: what each rank says."""
     try:
-        train.load_model(dataclasses.replace(CFG, shard=sharded), folder, world)
+        setup.load_model(dataclasses.replace(CFG, shard=sharded), folder, ctx)
     except ValueError as error:
         return str(error)
 
@@ -118,8 +117,8 @@ def test_rank_0_s_numbers_win(tmp_path):
         assert torch.equal(rank, weights(make_small_model(seed=0).double()))
 
 
-def started(_, sharded, world):
-    model = make_small_model(seed=world.rank).double()
-    set_up(model, sharded, world)
+def started(_, sharded, ctx):
+    model = make_small_model(seed=ctx.rank).double()
+    set_up(model, sharded, ctx)
     assert shard.is_sharded(model)
     return weights(model)

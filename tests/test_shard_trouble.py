@@ -42,11 +42,11 @@ PLACES = {  # where rank 0 fails, and what all then say
 }
 
 
-def refused(folder, sharded, world):
+def refused(folder, sharded, ctx):
     """[(what save raised, seconds)] as rank 0 fails in each place; then a checkpoint that nothing disturbs."""
     model = make_small_model().double()
-    policy, optimizer, cfg = set_up(model, sharded, world)
-    steps(policy, optimizer, cfg, world, 1, SAVED)
+    policy, optimizer, cfg = set_up(model, sharded, ctx)
+    steps(policy, optimizer, cfg, ctx, 1, SAVED)
     checkpoint.save(folder, SAVED, model, NoTokenizer(), optimizer)
     said = {}
     for place, (failure, _) in PLACES.items():
@@ -54,7 +54,7 @@ def refused(folder, sharded, world):
             continue
         limits, begin = resource.getrlimit(resource.RLIMIT_FSIZE), time.perf_counter()
         try:
-            with failure if world.rank == 0 else contextlib.nullcontext():
+            with failure if ctx.rank == 0 else contextlib.nullcontext():
                 checkpoint.save(folder, 9, model, NoTokenizer(), optimizer)
         except OSError as error:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -65,15 +65,15 @@ def refused(folder, sharded, world):
     return said
 
 
-def full(disk, sharded, world):
+def full(disk, sharded, ctx):
     """What save raises, and what is left, as the disk has room for ever more of a second checkpoint."""
     folder, said = disk / str(sharded), []
     model = make_small_model().double()
-    policy, optimizer, cfg = set_up(model, sharded, world)
-    steps(policy, optimizer, cfg, world, 1, SAVED)
+    policy, optimizer, cfg = set_up(model, sharded, ctx)
+    steps(policy, optimizer, cfg, ctx, 1, SAVED)
     checkpoint.save(folder, SAVED, model, NoTokenizer(), optimizer)
     while len(said) < 99:  # 8 kB more each time
-        if world.rank == 0:
+        if ctx.rank == 0:
             (disk / "filler").unlink(missing_ok=True)
             free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
             (disk / "filler").write_bytes(bytes(max(0, free - (len(said) + 2) * 8192)))
@@ -87,15 +87,15 @@ def full(disk, sharded, world):
             torch.distributed.barrier()
 
 
-def diverged(_, sharded, world):
+def diverged(_, sharded, ctx):
     """One weight of rank 1's is NaN: what the next update raises, and whether the other weights are still numbers."""
     model = make_small_model().double()
-    policy, optimizer, cfg = set_up(model, sharded, world)
+    policy, optimizer, cfg = set_up(model, sharded, ctx)
     weight = model.model.layers[1].mlp.up_proj.weight.data
-    if world.rank == 1:
+    if ctx.rank == 1:
         getattr(weight, "_local_tensor", weight)[-1, -1] = torch.nan
     try:
-        steps(policy, optimizer, cfg, world, 1, 1)
+        steps(policy, optimizer, cfg, ctx, 1, 1)
     except FloatingPointError as error:
         others = [p for p in model.parameters() if p.data_ptr() != weight.data_ptr()]
         return str(error), all(getattr(p, "_local_tensor", p).isfinite().all().item() for p in others)

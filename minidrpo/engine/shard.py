@@ -5,7 +5,7 @@ and backward, and let go again; its gradients leave the backward pass summed ove
 layers (embedding, last norm, head) is gathered by the policy as a whole and kept until its backward pass ends, because
 the chunked head runs again in there (policy.py).
 
-Running the model is then something that all ranks do together, equally often: update.py fills up with empty
+Running the model is then something that all ranks do together, equally often: the update fills up with empty
 micro-batches, and a sampler has weights of its own, to which `named_weights` brings the new ones, one at a time.
 Measured and worked out: docs/memory.md.
 """
@@ -18,10 +18,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from minidrpo.engine.distributed import gather_parts
 
-
-def shard(policy, world):
+def shard(policy, ctx):
     """Split policy.model's weights over all ranks, in place, moving them to this rank's device a layer at a time.
 
     The numbers are rank 0's, as with DDP: other ranks' models may be on the meta device, shapes without memory, so that
@@ -29,22 +27,22 @@ def shard(policy, world):
     float32; on CUDA layers compute in bfloat16 and gradients are summed in float32. Raises ValueError where there is
     nothing to split, or over nothing.
     """
-    if world.size == 1:
+    if ctx.size == 1:
         raise ValueError("--shard splits a model over several ranks and there is one: start with torchrun")
     kinds = set(getattr(policy.model, "_no_split_modules", None) or ())
     layers = [module for module in policy.model.modules() if type(module).__name__ in kinds]
     if not layers:
         raise ValueError(f"--shard: {type(policy.model).__name__} does not say what its layers are (_no_split_modules)")
     held = [(name, tuple(t.shape), t.dtype) for name, t in (*policy.named_parameters(), *policy.named_buffers())]
-    if any(theirs != held for theirs in gather_parts(held, world.size)):
+    if any(theirs != held for theirs in ctx.gather_parts(held)):
         raise ValueError("--shard: the model's weights are not those of its config.json (tie_word_embeddings?)")
-    options = {"mesh": init_device_mesh(world.device.type, (world.size,))}
-    if world.device.type == "cuda":
+    options = {"mesh": init_device_mesh(ctx.device.type, (ctx.size,))}
+    if ctx.device.type == "cuda":
         options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     for layer in layers:
-        _take_from_rank_0(layer, world.device)
+        _take_from_rank_0(layer, ctx.device)
         fully_shard(layer, **options)
-    _take_from_rank_0(policy, world.device)
+    _take_from_rank_0(policy, ctx.device)
     return fully_shard(policy, reshard_after_forward=False, **options)
 
 
@@ -80,7 +78,7 @@ def named_weights(model):
         yield name, whole(parameter)
 
 
-def forward(policy, model):
+def forward_of(policy, model):
     """What calls the plain `model`, logits and all, inside a policy that may be sharded. All ranks call together."""
     if not isinstance(policy, FSDPModule):
         return model

@@ -3,7 +3,7 @@
     run/config.json            every setting, the command and versions, written before step 0
     run/metrics.jsonl          one JSON object a step
     run/samples.jsonl          a few whole groups of answers with their grades and weights
-    run/checkpoints/step_N/    a Hugging Face model directory, trainer.json (the step) and
+    run/checkpoints/step_N/    a Hugging Face model directory, trainer.json (the step, the data's fingerprint) and
         trainer/               optimizer.safetensors, and method.safetensors: what a method remembers, see methods.py.
                                A sharded run writes its moments as optimizer/ instead (torch.distributed.checkpoint,
                                each rank its own part). Apart, for vLLM takes every .safetensors beside the model's
@@ -18,30 +18,30 @@ import shutil
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from minidrpo.engine import shard
-from minidrpo.engine.distributed import together
+from minidrpo.engine.distributed import DistContext
 
 PREFIX, TRAINER = "step_", "trainer"
 FAILURES = (OSError, SafetensorError, RuntimeError)  # of a disk, in several libraries' words; others are our bugs
 
 
-def save(run_dir, step, model, tokenizer, optimizer, state=None, *, keep=2):
+def save(run_dir, step, model, tokenizer, optimizer, state=None, ctx=None, *, keep=2, about=None):
     """Write checkpoints/step_N under another name, flush it to the disk, then rename: readers see all or nothing.
 
-    Every rank calls this; rank 0 writes, and of a sharded model each rank its part of the moments. If any of them
+    state: the method's tensors. about: numbers of the run to be remembered beside the step. Every rank calls this; rank
+    0 writes, and of a sharded model each rank its part of the moments. If any of them
     cannot (a full disk, say), every rank raises the same OSError: the checkpoints written before are untouched and no
     half-written one is left.
     """
-    ranks = dist.get_world_size() if dist.is_initialized() else 1
-    first, sharded = ranks == 1 or dist.get_rank() == 0, shard.is_sharded(model)
+    ctx = ctx or DistContext()
+    first, sharded = ctx.is_main, shard.is_sharded(model)
     final = Path(run_dir) / "checkpoints" / f"{PREFIX}{step}"
     partial = final.with_name(".partial")
     try:
-        with together(ranks, FAILURES, OSError):
+        with ctx.fail_together(FAILURES, OSError):
             if first:
                 shutil.rmtree(partial, ignore_errors=True)  # what an earlier kill may have left
                 (partial / TRAINER).mkdir(parents=True)
@@ -49,7 +49,7 @@ def save(run_dir, step, model, tokenizer, optimizer, state=None, *, keep=2):
         if sharded:
             shard.save_split(moments, partial / TRAINER / "optimizer")
             weights = shard.whole_state(model, keep=first)
-        with together(ranks, FAILURES, OSError):  # after it, the checkpoint is there for every rank
+        with ctx.fail_together(FAILURES, OSError):  # after it, the checkpoint is there for every rank
             if first:
                 model.save_pretrained(partial, state_dict=weights)
                 tokenizer.save_pretrained(partial)
@@ -57,14 +57,14 @@ def save(run_dir, step, model, tokenizer, optimizer, state=None, *, keep=2):
                     moments = {key: value.cpu() for key, value in moments.items()}
                     save_file(moments, partial / TRAINER / "optimizer.safetensors")
                 save_file(state or {}, partial / TRAINER / "method.safetensors")
-                (partial / "trainer.json").write_text(json.dumps({"step": step}) + "\n")
+                (partial / "trainer.json").write_text(json.dumps({"step": step} | (about or {})) + "\n")
                 for path in (*partial.iterdir(), *(partial / TRAINER).iterdir()):
                     _flush(path)
                 _remove(final)
                 os.rename(partial, final)
                 _flush(final.parent)
     except OSError as error:  # on every rank, so they can meet again: the run ends when rank 0 has cleared up
-        with together(ranks, OSError, OSError):
+        with ctx.fail_together(OSError, OSError):
             if first:
                 shutil.rmtree(partial, ignore_errors=True)
         raise OSError(f"could not write {final}: {error}") from error
@@ -95,9 +95,9 @@ def newest(run_dir):
     return Path(run_dir) / "checkpoints" / f"{PREFIX}{steps[-1]}" if steps else None
 
 
-def restore_optimizer(checkpoint, model, optimizer):
-    """Put AdamW's moments back, bit for bit, however many ranks wrote them, sharded or not. Returns the number of steps
-    done. The model's weights are loaded from the same directory by policy.load_model, as from any model directory."""
+def restore_optimizer(checkpoint, model, optimizer) -> tuple[int, dict]:
+    """Put AdamW's moments back, bit for bit, however many ranks wrote them, sharded or not. Returns (number of steps
+    done, what else was noted about the run). The model's weights are loaded from the same directory as any model's."""
     parameters = dict(model.named_parameters())
 
     def like(key):  # AdamW's own step counter stays a CPU scalar, as torch makes it
@@ -115,13 +115,14 @@ def restore_optimizer(checkpoint, model, optimizer):
         optimizer.state[parameters[name]][kind] = tensor if kind == "step" else shard.placed(tensor, parameters[name])
     path = Path(checkpoint) / "trainer.json"
     try:
-        return int(json.loads(path.read_text())["step"])
+        about = json.loads(path.read_text())
+        return int(about["step"]), about
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} does not say the step: {error}") from error
 
 
 def restore_state(checkpoint):
-    """What the method remembered, as methods.weigh returned it."""
+    """What the method remembered, as compute_weights returned it."""
     return load_file(Path(checkpoint) / TRAINER / "method.safetensors")
 
 
@@ -140,43 +141,3 @@ def _flush(path):
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-# ------------------------------------------------------------------------------------------------------- JSON lines
-
-
-def append_lines(path, records):
-    """Append records, one JSON object a line, and flush. A torn last line is the worst a kill can leave."""
-    try:
-        with open(path, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    except OSError as error:
-        raise OSError(f"could not write {path}: {error}") from error
-
-
-def read_lines(path, key="step"):
-    """The records of a JSON-lines file, each an object with the whole number `key`; a torn last line (killed while
-    writing) is left out. ValueError names the line that is not one."""
-    path = Path(path)
-    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]  # bytes: a kill may cut a character in two
-    records = []
-    for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is empty or torn
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
-        if not isinstance(record, dict) or not isinstance(record.get(key), int):
-            raise ValueError(f"{path}, line {number}: not an object with a number called {key}")
-        records.append(record)
-    return records
-
-
-def keep_lines_until(path, step):
-    """Drop records of steps after `step`: a resumed run writes them again. The rewrite is atomic."""
-    if not Path(path).exists():
-        return
-    records = [r for r in read_lines(path) if r["step"] <= step]
-    partial = Path(path).with_suffix(".partial")
-    partial.unlink(missing_ok=True)
-    append_lines(partial, records)
-    os.replace(partial, path)

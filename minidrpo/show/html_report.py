@@ -2,7 +2,7 @@
 
     python html_report.py DIR [DIR ...] [--out FILE]       DIR: what eval.py or train.py wrote; the first is the base
 
-The page holds the headline, accuracy against length, length histograms, a run's dynamics, and answers to read side by
+The page holds the headline, accuracy against length, length histograms, a run's dynamics, and responses to read side by
 side with their reflection words marked. This file only gathers numbers and texts; page/ draws them in the browser.
 
 Model text is from a stranger. It travels as JSON in which no character can end the script element, the page puts it on
@@ -22,16 +22,18 @@ from pathlib import Path
 from string import Template
 
 from minidrpo import cli
-from minidrpo.rundir.metrics import AES, REFLECTION, aes, as_json, reflection_words
+from minidrpo.reflection import REFLECTION, reflection_words
+from minidrpo.rundir import jsonl
+from minidrpo.rundir.metrics import AES, aes, as_json
 from minidrpo.rundir.results import set_name_of
-from minidrpo.rundir.results import write as write_file
 from minidrpo.show.plots import read_run
 
 PAGE = Path(__file__).resolve().parent / "page"
-# What is embedded at most. A page of a few MB opens at once, also on a phone; everything is in answers*.jsonl
+# What is embedded at most. A page of a few MB opens at once, also on a phone; everything is in responses*.jsonl
 QUESTIONS, SAMPLES = 240, 4
-TEXT = 8_000  # characters of one answer; longer ones lose their middle
-TEXTS = 6_000_000  # characters of all answers
+TEXT = 8_000  # characters of one response; longer ones lose their middle
+TEXTS = 6_000_000  # characters of all responses
+KEYS = ("source", "index")  # of every record here
 BINS = 48  # about; widths are round numbers
 
 
@@ -45,14 +47,14 @@ class Config:
 
 @dataclass
 class Result:
-    """One model's evaluation: rows of numbers, and where its single answers are."""
+    """One model's evaluation: rows of numbers, and where its single responses are."""
 
     name: str
     rows: dict
     """Row (data set, part of one, average) -> numbers as in results.json."""
     about: str = ""
     problems: Path | None = None
-    answers: Path | None = None
+    responses: Path | None = None
     path: tuple = ()
     """(step, rows) of a training run's evaluations on the way to this one."""
 
@@ -69,7 +71,7 @@ def read_directory(directory) -> tuple[list[Result], dict | None, Path | None]:
         return [read_evaluation(directory)], None, None
     if (directory / "metrics.jsonl").exists() or (directory / "evals.jsonl").exists():
         return read_training(directory)
-    if any(directory.glob("answers.part-*.jsonl")):
+    if any(directory.glob("responses.part-*.jsonl")):
         raise ValueError(f"{directory}: an evaluation that is not finished; start its command again, it goes on")
     raise ValueError(f"{directory}: neither an evaluation (results.json) nor a training run (metrics.jsonl)")
 
@@ -85,17 +87,17 @@ def read_evaluation(directory) -> Result:
     rows |= {f"average ({kind})": mean for kind, mean in found["average"].items() if mean.get("accuracy") is not None}
     c = found["config"]
     about = (
-        f"{c.get('model')}: {c.get('samples')} answers a problem, temperature {c.get('temperature')}, "
+        f"{c.get('model')}: {c.get('samples')} responses per problem, temperature {c.get('temperature')}, "
         f"top-p {c.get('top_p')}, at most {c.get('max_tokens')} tokens"
     )
-    return Result(directory.resolve().name, rows, about, directory / "problems.jsonl", directory / "answers.jsonl")
+    return Result(directory.resolve().name, rows, about, directory / "problems.jsonl", directory / "responses.jsonl")
 
 
 def read_training(directory):
     """A run's first and last evaluations as results, its curves, its samples.
 
-    The answers of these two come from answers_before.jsonl and answers_after.jsonl, the questions from problems.jsonl
-    (results.write_answers, write_problems); without them the page has no histograms of this run and no pairs.
+    Their responses come from responses_before.jsonl and responses_after.jsonl, the questions from problems.jsonl
+    (rundir/log.py); without them the page has no histograms of this run and no pairs.
     """
     config = read_json(directory / "config.json") if (directory / "config.json").exists() else {}
     # A run stopped early has evaluations alone
@@ -107,7 +109,7 @@ def read_training(directory):
     for which, e, step_path in (("before", evaluations[:1], ()), ("after", evaluations[1:][-1:], path)):
         for record in e:
             about = (
-                f"{config.get('model')} after {record['step']} steps: {record.get('n_samples')} answers a problem,"
+                f"{config.get('model')} after {record['step']} steps: {record.get('n_samples')} responses per problem,"
                 f" temperature {config.get('temperature')}, at most {config.get('max_response_tokens')} tokens"
             )
             results.append(
@@ -116,7 +118,7 @@ def read_training(directory):
                     evaluation_rows(record),
                     about,
                     directory / "problems.jsonl",
-                    directory / f"answers_{which}.jsonl",
+                    directory / f"responses_{which}.jsonl",
                     step_path,
                 )
             )
@@ -155,21 +157,6 @@ def read_json(path):
         raise ValueError(f"{path}: cannot be read: {error}") from error
 
 
-def lines_of(path):
-    """The objects of a .jsonl file, one at a time: answers may be more than memory holds. None or no file: nothing."""
-    if path is None or not path.exists():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}: line {number} is not valid JSON: {error}") from error
-            if not isinstance(record, dict) or not {"source", "index"} <= set(record):
-                raise ValueError(f"{path}: line {number} is not an object with a source and an index")
-            yield record
-
-
 def is_number(value):
     return isinstance(value, (int, float)) and math.isfinite(value)
 
@@ -178,15 +165,15 @@ def is_number(value):
 
 
 def groups_of(source):
-    """The rows an answer belongs to: all, its data set, its part of it."""
+    """The rows a response belongs to: all, its data set, its part of it."""
     return dict.fromkeys(("all", set_name_of(source), source))
 
 
 def survey(result) -> dict:
-    """One pass over a result's answers: for each group of answers the lengths by outcome and the reflection words."""
+    """One pass over a result's responses: for each group of them the lengths by outcome and the reflection words."""
     groups, questions = {}, {}
-    for a in lines_of(result.answers):
-        words = reflection_words(a["text"])
+    for a in jsonl.lines(result.responses, KEYS):
+        words = reflection_words(a["response"])
         questions.setdefault((a["source"], a["index"]), None)
         outcome = "right" if a["correct"] else "wrong" if a["finished"] else "cut"
         for name in groups_of(a["source"]):
@@ -200,8 +187,8 @@ def survey(result) -> dict:
 
 
 def histograms(surveys) -> list:
-    """For each group of answers {group, width, results: [{right, wrong, cut, n, words} | None]}, all results in bins of
-    one width: bin i counts the lengths in (i * width, (i + 1) * width]. words: of each kind, an answer."""
+    """For each group of responses {group, width, results: [{right, wrong, cut, n, words} | None]}, in bins of
+    one width: bin i counts the lengths in (i * width, (i + 1) * width]. words: of each kind, per response."""
     names = dict.fromkeys(itertools.chain.from_iterable(s["groups"] for s in surveys))
     made = []
     for name in names:
@@ -251,12 +238,12 @@ def headline(results) -> str | None:
     return next((row for row in candidates if results and all(row in r.rows for r in results)), None)
 
 
-# ---------------------------------------------------------------------------------------------------- answers to read
+# ---------------------------------------------------------------------------------------------------- responses to read
 
 
 def choose_questions(surveys) -> list:
     """Up to QUESTIONS questions, those that all results answered if there are any, in turn from each source and evenly
-    spread within it: a picture of the whole, chosen without looking at the answers."""
+    spread within it: a picture of the whole, chosen without looking at the responses."""
     asked = [s["questions"] for s in surveys if s["questions"]]
     if not asked:
         return []
@@ -276,77 +263,66 @@ def shortened(text) -> str:
     return f"{text[: TEXT * 2 // 3]}\n[... {len(text) - TEXT:,} characters left out ...]\n{text[-TEXT // 3 :]}"
 
 
-def gather_answers(results, samples, surveys) -> dict:
+def row_of(question: int, record: dict, remark: str = "") -> dict:
+    """A graded response (minidrpo/records.py) as the page has it: `question` instead of its source and index."""
+    row = {"question": question, "remark": remark, "response": shortened(record["response"])}
+    return row | {key: record[key] for key in ("sample", "correct", "reason", "answer", "length", "finished")}
+
+
+def gather_responses(results, samples, surveys) -> dict:
     """{questions, lists, note}: questions [source, index, prompt, truth]; for each result and each samples.jsonl a list
-    of answers [question, sample, correct, reason, answer, length, finished, text, remark]."""
+    of `row_of` its responses."""
     chosen = choose_questions(surveys)
     numbers = {key: i for i, key in enumerate(chosen)}
     questions = [[*key, None, None] for key in chosen]
     lists, asked = [], sum(len(s["questions"]) for s in surveys[:1])
     for result in results:
-        for p in lines_of(result.problems):
+        for p in jsonl.lines(result.problems, KEYS):
             if (i := numbers.get((p["source"], p["index"]))) is not None:
-                questions[i][2:] = p["prompt"], p["answer"]
+                questions[i][2:] = p["prompt"], p["truth"]
         rows = [
-            [
-                numbers[a["source"], a["index"]],
-                a["sample"],
-                a["correct"],
-                a["reason"],
-                a["answer"],
-                a["length"],
-                a["finished"],
-                shortened(a["text"]),
-                "",
-            ]
-            for a in lines_of(result.answers)
-            if a["sample"] < SAMPLES and (a["source"], a["index"]) in numbers
+            row_of(numbers[r["source"], r["index"]], r)
+            for r in jsonl.lines(result.responses, KEYS)
+            if r["sample"] < SAMPLES and (r["source"], r["index"]) in numbers
         ]
-        rows.sort(key=lambda row: (row[1], row[0]))  # other questions before other answers to the same one
-        lists.append({"name": result.name, "answers": rows})
+        rows.sort(
+            key=lambda row: (row["sample"], row["question"])
+        )  # other questions before other responses to the same
+        lists.append({"name": result.name, "responses": rows})
     kept, used = 0, 0  # whole questions, in the order chosen, until the page is full
     size = Counter()
-    for row in itertools.chain.from_iterable(part["answers"] for part in lists):
-        size[row[0]] += len(row[7])
+    for row in itertools.chain.from_iterable(part["responses"] for part in lists):
+        size[row["question"]] += len(row["response"])
     while kept < len(chosen) and used + size[kept] <= TEXTS:
         used, kept = used + size[kept], kept + 1
     for part in lists:
-        part["answers"] = [row for row in part["answers"] if row[0] < kept]
+        part["responses"] = [row for row in part["responses"] if row["question"] < kept]
     questions = questions[:kept]
-    note = f"{kept} of {asked} questions, spread evenly over the data sets; of each the first {SAMPLES} answers"
+    note = f"{kept} of {asked} questions, spread evenly over the data sets; of each the first {SAMPLES} responses"
     for name, path in samples:
         part = read_samples(name, path, questions)
-        lists += [part] if part["answers"] else []
-    return {"questions": questions, "lists": [part for part in lists if part["answers"]], "note": note if kept else ""}
+        lists += [part] if part["responses"] else []
+    return {
+        "questions": questions,
+        "lists": [part for part in lists if part["responses"]],
+        "note": note if kept else "",
+    }
 
 
 def read_samples(name, path, questions) -> dict:
-    """The training samples of a run as a list of answers, whole groups, spread evenly; adds to `questions`."""
+    """The training samples of a run as a list of responses, whole groups, spread evenly; adds to `questions`."""
     groups = defaultdict(list)
-    for r in lines_of(path):
+    for r in jsonl.lines(path, KEYS):
         groups[r["step"], r["source"], r["index"]].append(r)
     rows, used = [], 0
     for group in list(groups.values())[:: max(1, len(groups) // 50)]:
         questions.append([group[0]["source"], group[0]["index"], group[0]["prompt"], group[0]["truth"]])
-        for i, r in enumerate(group):
-            text = shortened(r["response"])
-            used += len(text)
-            rows.append(
-                [
-                    len(questions) - 1,
-                    i,
-                    r["correct"],
-                    r["reason"],
-                    r.get("answer"),
-                    r["length"],
-                    r["finished"],
-                    text,
-                    f"step {r['step']}, weight {r['weight']:.2f}",
-                ]
-            )
+        for r in group:
+            rows.append(row_of(len(questions) - 1, r, f"step {r['step']}, weight {r['weight']:.2f}"))
+            used += len(rows[-1]["response"])
         if used > TEXTS / 4:
             break
-    return {"name": f"{name}, training samples", "answers": rows}
+    return {"name": f"{name}, training samples", "responses": rows}
 
 
 # ---------------------------------------------------------------------------------------------------- the page
@@ -372,7 +348,7 @@ def collect(directories) -> dict:
         "histograms": histograms(surveys),
         "reflection": REFLECTION,
         "dynamics": dynamics,
-        "answers": gather_answers(results, samples, surveys),
+        "responses": gather_responses(results, samples, surveys),
     }
 
 
@@ -380,7 +356,7 @@ def render(data, title) -> str:
     """The page as text. Equal data gives an equal page."""
     style, script = (
         (PAGE / "report.css").read_text("utf-8"),
-        "".join((PAGE / name).read_text("utf-8") for name in ("charts.js", "answers.js", "report.js")),
+        "".join((PAGE / name).read_text("utf-8") for name in ("charts.js", "responses.js", "report.js")),
     )
     for text in (style, script):
         assert "</s" not in text, "would end its element"
@@ -407,7 +383,7 @@ def write(directories, out_html) -> Path:
         raise ValueError("name at least one directory of an evaluation or a training run")
     names = [Path(d).resolve().name for d in directories]
     out = Path(out_html)
-    write_file(out, render(collect(directories), ", ".join(names)))
+    jsonl.write_text(out, render(collect(directories), ", ".join(names)))
     return out
 
 

@@ -139,13 +139,13 @@ function place(label, cx, cy, width, taken) {
   return best;
 }
 
-/** Lengths of right answers upwards, of wrong ones downwards, those cut off at the limit in grey at the end. */
+/** Lengths of right responses upwards, of wrong ones downwards, those truncated at the limit in grey at the end. */
 function histogram({ right, wrong, cut }, binWidth, highest, lowest, height) {
   return (width) => {
     const bins = right.length, down = wrong.map((w, i) => w + cut[i]);
     const yTicks = ticks(-lowest, highest, 4);
     const f = frame({ width, height, xs: [0, bins * binWidth], ys: [-lowest, highest], xLabel: "length, tokens", yTicks,
-      yFormat: (v) => percent(Math.abs(v), highest + lowest < 0.05 ? 1 : 0), name: "lengths of right and wrong answers" });
+      yFormat: (v) => percent(Math.abs(v), highest + lowest < 0.05 ? 1 : 0), name: "lengths of right and wrong responses" });
     const n = right.reduce((a, b) => a + b, 0) + down.reduce((a, b) => a + b, 0);
     for (let i = 0; i < bins; i++) {
       const [x, w] = [f.x(i * binWidth) + 0.5, Math.max(1, f.x((i + 1) * binWidth) - f.x(i * binWidth) - 1)];

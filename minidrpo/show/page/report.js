@@ -1,4 +1,4 @@
-// report.js - the page from its data: headline, trade-off, histograms, dynamics, numbers, answers.
+// report.js - the page from its data: headline, trade-off, histograms, dynamics, numbers, responses.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const results = data.results;
@@ -50,7 +50,7 @@ function headlineSection() {
     }
     const reflections = [state.from, state.to].map((i) => totalWords(i, row));
     if (isNumber(reflections[1])) {
-      cards.push(card("reflection words an answer", number(reflections[1], 1), from && isNumber(reflections[0]) ? number(reflections[0], 1) : null,
+      cards.push(card("reflection words per response", number(reflections[1], 1), from && isNumber(reflections[0]) ? number(reflections[0], 1) : null,
         "wait, alternatively, hmm, check, …", null));
     }
     if (isNumber(to.truncated)) {
@@ -139,7 +139,7 @@ function histogramSection() {
   const select = el("select", { onchange: () => draw(data.histograms[+select.value]) },
     data.histograms.map((h, i) => el("option", { value: i }, h.group)));
   return el("section", { id: "lengths" },
-    ...heading("How long right and wrong answers are", "Share of all answers by length: right ones upwards, wrong ones downwards."),
+    ...heading("How long right and wrong responses are", "Share of all responses by length: right ones upwards, wrong ones downwards."),
     data.histograms.length > 1 ? el("div", { class: "controls" }, el("label", {}, "data set", select)) : null, box, reflectionPanel());
 }
 
@@ -153,7 +153,7 @@ function reflectionPanel() {
       el("span", { class: "meter", style: { width: `${(4.5 * found[i][word]) / most}rem`, background: colour(i) } }), " ", number(found[i][word], 2)))));
   if (!rows.length) return null;
   return el("div", {}, el("div", { class: "scroll" }, el("table", {},
-    el("thead", {}, el("tr", {}, el("th", {}, "reflection words an answer"), with_.map((i) => el("th", {}, named(i))))),
+    el("thead", {}, el("tr", {}, el("th", {}, "reflection words per response"), with_.map((i) => el("th", {}, named(i))))),
     el("tbody", {}, rows, el("tr", {}, el("th", {}, "all"), with_.map((i) => el("th", {}, number(totalWords(i, data.headline), 2))))))));
 }
 
@@ -241,7 +241,7 @@ function passPanel() {
   };
   const drawn = results.map((r, i) => ({ points: mean(r), colour: colour(i), small: true })).filter((s) => s.points.length > 1);
   if (!drawn.length) return null;
-  return el("div", { class: "panel" }, el("h3", {}, "pass@k, %: one of k answers is right"),
+  return el("div", { class: "panel" }, el("h3", {}, "pass@k, %: one of k responses is right"),
     chart(lines(drawn, drawn, { xLabel: "k", height: 210, least: 4 })), legend());
 }
 
@@ -254,7 +254,7 @@ function reasonPanel() {
   const names = [...new Set(counts.flatMap(Object.keys))].sort((a, b) => (counts[0][b] || 0) - (counts[0][a] || 0));
   if (!names.length) return null;
   const share = (i, name) => (counts[i][name] || 0) / (Object.values(counts[i]).reduce((a, b) => a + b, 0) || 1);
-  return el("div", { class: "panel" }, el("h3", {}, "What the grader said, % of answers"), el("div", { class: "scroll bare" }, el("table", {},
+  return el("div", { class: "panel" }, el("h3", {}, "What the grader said, % of responses"), el("div", { class: "scroll bare" }, el("table", {},
     el("thead", {}, el("tr", {}, el("th"), results.map((r, i) => el("th", {}, named(i))))),
     el("tbody", {}, names.map((name) => el("tr", {}, el("td", {}, name.replace(/_/g, " ")), results.map((_, i) => el("td", {}, number(100 * share(i, name), 1)))))))));
 }
@@ -266,7 +266,7 @@ const main = document.getElementById("main");
 const sections = [
   ["The result", headlineSection()], ["Accuracy against length", tradeOffSection()], ["Lengths", histogramSection()],
   ["Training", dynamicsSection()], ["All numbers", results.length ? tableSection() : null],
-  ["Answers", data.answers.lists.length ? answersSection(data, colourOf) : null],
+  ["Responses", data.responses.lists.length ? responsesSection(data, colourOf) : null],
 ].filter(([, section]) => section);
 main.append(...sections.map(([, section]) => section));
 document.getElementById("contents").append(el("ul", {}, sections.map(([name, section]) => el("li", {}, el("a", { href: `#${section.id}` }, name)))));
