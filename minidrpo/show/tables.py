@@ -28,7 +28,7 @@ def result_table(results: dict, title: str = "", averages: dict | None = None, s
     shares = ", ".join(f"{name} {100 * count / reasons.total():.1f} %" for name, count in reasons.most_common())
     caption = (
         "tokens, right, wrong: mean length (median) of all, right and wrong responses, end token included\n"
-        f"none: ended by itself without giving an answer; reasons: {shares}"
+        f"trunc: truncated at the limit; none: ended by itself without giving an answer\nreasons: {shares}"
     )
     if scores:
         caption += "\nAES against {reference}: a = {a:g}, b = {b:g}, c = {c:g}".format(
@@ -43,7 +43,7 @@ def result_table(results: dict, title: str = "", averages: dict | None = None, s
         "tokens",
         "right",
         "wrong",
-        "truncated %",
+        "trunc\n%",
         "none %",
         *(["AES"] if scores else []),
         title=escape(title) or None,
