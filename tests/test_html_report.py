@@ -111,7 +111,7 @@ def test_hostile_text_cannot_leave_its_string(directories):
     assert "&lt;script&gt;title" in page and "<script>title" not in page
     texts = {r["response"] for part in data["responses"]["lists"] for r in part["responses"]}
     assert {f"Wait. Hmm {evil}" for evil in EVIL} <= texts  # every character arrives
-    assert {q[2] for q in data["responses"]["questions"]} >= {p.prompt for p in PROBLEMS}
+    assert {q["prompt"] for q in data["responses"]["questions"]} >= {p.prompt for p in PROBLEMS}
 
 
 def test_the_page_loads_nothing_and_writes_no_markup(directories):
@@ -180,7 +180,7 @@ def test_a_page_of_many_long_responses_stays_small(tmp_path, monkeypatch):
     rows = found["lists"][0]["responses"]
     texts = [r["response"] for r in rows]
     assert 40_000 < sum(map(len, texts)) <= 50_000 and "[... 2,0" in texts[0] and texts[0].endswith("x0")
-    kept = [q[0] for q in found["questions"]]
+    kept = [q["source"] for q in found["questions"]]
     assert abs(kept.count("a") - kept.count("b")) <= 1 and f"{len(kept)} of 400 questions" in found["note"]
     assert [r["sample"] for r in rows] == sorted([0, 1, 2, 3] * len(kept))
 
@@ -224,7 +224,7 @@ def test_a_run_just_begun_and_one_without_responses(tmp_path, directories):
     (old / "problems.jsonl").unlink()
     data = html_report.collect([run, old])
     assert len(data["results"]) == 3 and data["histograms"][0]["results"][:2] == [None, None]
-    assert data["responses"]["questions"][0][2] is None and len(data["responses"]["lists"]) == 1
+    assert data["responses"]["questions"][0]["prompt"] is None and len(data["responses"]["lists"]) == 1
     (run / "evals.jsonl").unlink()
     data = html_report.collect([run])
     assert data["results"] == [] and data["dynamics"][0]["training"]["accuracy"]

@@ -141,6 +141,11 @@ def paper_average(value_by_set: dict) -> float:
     return float(np.mean([np.mean([value_by_set.get(name, math.nan) for name in pool]) for pool in PAPER_SETS]))
 
 
+def is_number(value) -> bool:
+    """Is `value` a finite number? Files of runs hold null where there was nothing to average, or no such key."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
 def as_json(value):
     """`value` as JSON can hold it: dataclasses become objects (without single responses and seconds, so that
     equal responses give equal files), nan becomes null."""

@@ -23,13 +23,9 @@ from minidrpo.rundir.metrics import AES, aes, as_json, exceed, paper_average, su
 FIELDS = [f.name for f in dataclasses.fields(GradedResponse) if f.name != "rollout"]
 
 
-def set_name_of(source):
+def set_name(source: str) -> str:
     """The data set: `arithmetic` of the source `arithmetic/level-3`."""
     return source.split("/")[0]
-
-
-def set_name(problem_or_response):
-    return set_name_of(problem_or_response.source)
 
 
 def claim_directory(output, cfg, max_response_tokens, problems, prompt_ids):
@@ -117,7 +113,7 @@ def write_results(cfg, result, output, max_response_tokens, notes, reference=Non
     """Write results.json and responses.jsonl; returns (name -> EvalResult, one per data set; their averages; AES)."""
     by_set = {}
     for r in result.responses:
-        by_set.setdefault(set_name(r), []).append(r)
+        by_set.setdefault(set_name(r.source), []).append(r)
     sets = {name: summarise(responses) for name, responses in by_set.items()}
     average = {"plain": {}, "paper": {}}
     for key in ("accuracy", "mean_length"):

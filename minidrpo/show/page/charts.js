@@ -140,9 +140,9 @@ function place(label, cx, cy, width, taken) {
 }
 
 /** Lengths of right responses upwards, of wrong ones downwards, those truncated at the limit in grey at the end. */
-function histogram({ right, wrong, cut }, binWidth, highest, lowest, height) {
+function histogram({ right, wrong, truncated }, binWidth, highest, lowest, height) {
   return (width) => {
-    const bins = right.length, down = wrong.map((w, i) => w + cut[i]);
+    const bins = right.length, down = wrong.map((w, i) => w + truncated[i]);
     const yTicks = ticks(-lowest, highest, 4);
     const f = frame({ width, height, xs: [0, bins * binWidth], ys: [-lowest, highest], xLabel: "length, tokens", yTicks,
       yFormat: (v) => percent(Math.abs(v), highest + lowest < 0.05 ? 1 : 0), name: "lengths of right and wrong responses" });
@@ -153,7 +153,7 @@ function histogram({ right, wrong, cut }, binWidth, highest, lowest, height) {
       const bar = (from, to, fill, what, count) => count && svg("rect", { x, width: w, y: f.y(to / n), fill,
         height: Math.max(0.5, f.y(from / n) - f.y(to / n)) }, svg("title", {}, `${range}: ${number(count)} ${what}`));
       f.plot.append(...[bar(0, right[i], "var(--right)", "right", right[i]), bar(-wrong[i], 0, "var(--wrong)", "wrong", wrong[i]),
-        bar(-down[i], -wrong[i], "var(--cut)", "cut off", cut[i])].filter(Boolean));
+        bar(-down[i], -wrong[i], "var(--truncated)", "truncated", truncated[i])].filter(Boolean));
     }
     f.plot.append(svg("line", { class: "axis", x1: f.x(0), x2: f.x(bins * binWidth), y1: f.y(0), y2: f.y(0) }));
     return f.root;

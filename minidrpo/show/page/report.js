@@ -54,7 +54,7 @@ function headlineSection() {
         "wait, alternatively, hmm, check, …", null));
     }
     if (isNumber(to.truncated)) {
-      cards.push(card("cut off at the limit", percent(to.truncated), from && isNumber(from.truncated) ? percent(from.truncated) : null,
+      cards.push(card("truncated at the limit", percent(to.truncated), from && isNumber(from.truncated) ? percent(from.truncated) : null,
         "these count as wrong", null));
     }
     box.replaceChildren(...cards);
@@ -126,13 +126,13 @@ function histogramSection() {
   const draw = (h) => {
     const share = (r, i, keys) => keys.reduce((sum, key) => sum + r[key][i], 0) / r.n;
     const top = (keys) => Math.max(...h.results.filter(Boolean).flatMap((r) => r.right.map((_, i) => share(r, i, keys))), 0.005) * 1.05;
-    const highest = top(["right"]), lowest = top(["wrong", "cut"]);
+    const highest = top(["right"]), lowest = top(["wrong", "truncated"]);
     box.replaceChildren(...h.results.flatMap((r, i) => {
       if (!r) return [];
       const sum = (key) => r[key].reduce((a, b) => a + b, 0);
       return [el("div", { class: "panel" }, el("h3", {}, named(i)), chart(histogram(r, h.width, highest, lowest, 230)),
-        el("p", { class: "legend" }, ["right", "wrong", "cut"].map((key) => el("span", {}, dot(`var(--${key})`),
-          `${key === "cut" ? "cut off" : key} ${percent(sum(key) / r.n)}`))))];
+        el("p", { class: "legend" }, ["right", "wrong", "truncated"].map((key) => el("span", {}, dot(`var(--${key})`),
+          `${key} ${percent(sum(key) / r.n)}`))))];
     }));
   };
   draw(data.histograms[0]);
@@ -165,8 +165,8 @@ function dynamicsSection() {
   const moved = runs.some((run) => run.training.kl.some(([, y]) => y));
   const panels = [
     ["accuracy", "accuracy, %", 100], ["mean_length", "mean length, tokens", 1],
-    moved ? ["kl", "KL(old ‖ new), nats a token", 1] : ["grad_norm", "gradient norm before clipping", 1],
-    ["mixed_groups", "groups with right and wrong, %", 100], ["truncated", "cut off at the limit, %", 100], ["objective", "objective", 1],
+    moved ? ["kl", "KL(old ‖ new), nats per token", 1] : ["grad_norm", "gradient norm before clipping", 1],
+    ["mixed_groups", "groups with right and wrong, %", 100], ["truncated", "truncated at the limit, %", 100], ["objective", "objective", 1],
   ];
   const smooth = (p) => p.map(([x], i) => {
     const window = p.slice(Math.max(0, i - 2), i + 1);  // as plots.py has it
@@ -206,7 +206,7 @@ function tableSection() {
     ["mean length (median)", (r) => (isNumber(r.mean_length) ? pm(r, "mean_length", 1, 0) + (isNumber(r.median_length) ? ` (${tokens(r.median_length)})` : "") : "–")],
     ["of right ones", (r) => both(r.mean_length_correct, r.median_length_correct)],
     ["of wrong ones", (r) => both(r.mean_length_wrong, r.median_length_wrong)],
-    ["cut off, %", (r) => number(100 * r.truncated, 1)],
+    ["truncated, %", (r) => number(100 * r.truncated, 1)],
     ["no answer, %", (r) => number(100 * r.unanswered, 1)],
   ];
   if (results.some((r) => Object.values(r.rows).some((v) => isNumber(v.exceed)))) columns.push(["over the limit asked, %", (r) => number(100 * r.exceed, 1)]);

@@ -35,7 +35,7 @@ function marked(text, pattern) {
 
 const OUTCOMES = {
   "": "any",
-  right: "right", wrong: "wrong", cut: "truncated at the limit", none: "gave no answer",
+  right: "right", wrong: "wrong", truncated: "truncated at the limit", none: "gave no answer",
   "wrong right": "wrong → right", "right wrong": "right → wrong", "right right": "right in both", "wrong wrong": "wrong in both",
 };
 
@@ -66,7 +66,7 @@ function responsesSection(data, colourOf) {
   }
 
   const two = () => state.right >= 0;
-  const sets = [...new Set(questions.flatMap((q) => [q[0].split("/")[0], q[0]]))].sort();
+  const sets = [...new Set(questions.flatMap((q) => [q.source.split("/")[0], q.source]))].sort();
   const controls = {};
   const refill = () => Object.values(controls).forEach((c) => c.refill());
   controls.left = select("left", "read", () => lists.map((list, i) => [i, list.name]), refill);
@@ -88,16 +88,16 @@ function responsesSection(data, colourOf) {
     const mean = pairs.reduce((sum, [a]) => sum + a.length, 0) / (pairs.length || 1);
     const last = ([a, b]) => b || a;
     const fits = {
-      right: (p) => last(p).correct, wrong: (p) => !last(p).correct, cut: (p) => !last(p).finished,
+      right: (p) => last(p).correct, wrong: (p) => !last(p).correct, truncated: (p) => !last(p).finished,
       none: (p) => last(p).finished && last(p).answer === null && !last(p).correct,
     };
     return pairs.filter((p) => {
       const [a, b] = p, q = questions[a.question];
-      if (state.set && q[0] !== state.set && q[0].split("/")[0] !== state.set) return false;
+      if (state.set && q.source !== state.set && q.source.split("/")[0] !== state.set) return false;
       if (state.outcome.includes(" ") ? `${verdict(a)} ${verdict(b)}` !== state.outcome : state.outcome && !fits[state.outcome](p)) return false;
       const change = b ? b.length - a.length : a.length - mean;
       if ((state.change === "shorter" && change >= 0) || (state.change === "longer" && change <= 0)) return false;
-      return !state.search || [q[2], a.response, b ? b.response : ""].some((t) => String(t).toLowerCase().includes(state.search));
+      return !state.search || [q.prompt, a.response, b ? b.response : ""].some((t) => String(t).toLowerCase().includes(state.search));
     }).map((p, i) => ({ p, i })).sort(({ p: [a, b], i }, { p: [c, d], i: j }) => ({
       longest: () => Math.max(c.length, d ? d.length : 0) - Math.max(a.length, b ? b.length : 0),
       shortest: () => Math.min(a.length, b ? b.length : Infinity) - Math.min(c.length, d ? d.length : Infinity),
@@ -121,12 +121,12 @@ function responsesSection(data, colourOf) {
   }
 
   function card([a, b]) {
-    const [source, number_, prompt, truth] = questions[a.question];
+    const { source, index, prompt, truth } = questions[a.question];
     const longest = b ? Math.max(a.length, b.length, 1) : longestOf[state.left];
     return el("article", { class: "pair" },
       el("div", { class: "question" },
         el("p", { dir: "auto" }, prompt === null ? "(question not kept: no problems.jsonl)" : visible(prompt)),
-        el("div", { class: "meta" }, el("span", {}, `${source} #${number_}, response ${a.sample + 1}`),
+        el("div", { class: "meta" }, el("span", {}, `${source} #${index}, response ${a.sample + 1}`),
           truth === null ? null : el("span", {}, "truth ", el("b", {}, [truth].flat().join(" or ").slice(0, 200))),
           b ? el("span", {}, `${signed(100 * (b.length / a.length - 1), 0)} % tokens`) : null)),
       el("div", { class: "sides" }, side(state.left, a, longest), b ? side(state.right, b, longest) : null));
