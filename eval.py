@@ -190,7 +190,8 @@ def load_sets(cfg, tokenizer):
             skip_unanswered=cfg.skip_unanswered,
         )
         if {set_name(p.source) for p in found} & {set_name(p.source) for p in problems}:
-            raise ValueError(f"two of the data sets are called {set_name(found[0].source)!r}: rename a file or drop one")
+            name = set_name(found[0].source)
+            raise ValueError(f"two of the data sets are called {name!r}: rename a file or drop one")
         if gaps := found[-1].index + 1 - len(found):  # only --skip-unanswered leaves any
             notes.append(f"{spec}: {gaps} rows without a truth (or more, at its end) are left out")
         suffix = "" if spec == "arithmetic" else cfg.suffix

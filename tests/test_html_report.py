@@ -144,7 +144,7 @@ def test_the_page_shows_the_numbers_of_the_responses(directories):
     assert bins[0]["words"]["wait"] == pytest.approx(2 + 2 / 28)  # two in each text, one more in one of the evil ones
     assert bins[0]["words"]["check"] == 1 and bins[0]["words"]["hmm"] == 0 and bins[1]["words"]["hmm"] == 1
     (dynamics,) = data["dynamics"]
-    assert dynamics["training"]["mean_length"] == [[s, 50.0 - s] for s in range(1, 11)]
+    assert dynamics["training"]["mean_length"] == [[s, 50.0 - s, None] for s in range(1, 11)]
     assert dynamics["held_out"]["accuracy"][2] == [10, new.accuracy, new.accuracy_se]
 
 

@@ -24,7 +24,7 @@ class EvalResult:
     accuracy_se: float
     """Standard error of the accuracy, clustered by problem; nan for one problem."""
     pass_at_k: dict
-    """k -> the chance that one of k answers is right, for k up to 16, powers of two above, and n."""
+    """k -> the chance that one of k responses is right, for k up to 16, powers of two above, and n."""
     majority: float
     """Share of problems whose most frequent answer is right."""
     mean_length: float
@@ -62,7 +62,9 @@ def summarise(responses: list[GradedResponse], *, seconds: float = math.nan, bre
     length_Pn = np.array([[r.length for r in group] for group in problems.values()], dtype=float)
     right = correct_Pn > 0
     ks = sorted({*range(1, min(n, 16) + 1), *(2**i for i in range(n.bit_length())), n})
-    sources = list(dict.fromkeys(r.source for r in responses)) if breakdown else []
+    by_source = {r.source: [] for r in responses} if breakdown else {}
+    for r in responses if len(by_source) > 1 else ():
+        by_source[r.source].append(r)
     return EvalResult(
         accuracy=correct_Pn.mean().item(),
         accuracy_se=clustered_se(correct_Pn),
@@ -80,18 +82,10 @@ def summarise(responses: list[GradedResponse], *, seconds: float = math.nan, bre
         n_problems=len(problems),
         n_samples=n,
         reasons=Counter(r.reason for r in responses),
-        by_source=group_by(responses, lambda r: r.source) if len(sources) > 1 else {},
+        by_source={s: summarise(by_source[s], breakdown=False) for s in sorted(by_source) if len(by_source) > 1},
         seconds=seconds,
         responses=responses,
     )
-
-
-def group_by(responses, key) -> dict:
-    """key(response) -> EvalResult of the responses that share it, in sorted order."""
-    groups = {}
-    for r in responses:
-        groups.setdefault(key(r), []).append(r)
-    return {name: summarise(groups[name], breakdown=False) for name in sorted(groups)}
 
 
 def clustered_se(value_Pn) -> float:
@@ -126,6 +120,13 @@ def aes(accuracy, length, accuracy_ref, length_ref, *, a=AES["a"], b=AES["b"], c
     refers to each method's own run without a length penalty; b = 3 is O1-Pruner's (no published value tests it)."""
     shorter, better = (length_ref - length) / length_ref, (accuracy - accuracy_ref) / accuracy_ref
     return a * shorter + (b if better >= 0 else c) * better
+
+
+def aes_of(new: dict, old: dict) -> float | None:
+    """AES of `new` against `old`, each with accuracy and mean_length; None where one of them is not known."""
+    keys = ("accuracy", "mean_length")
+    known = all(is_number(r.get(key)) for r in (new, old) for key in keys) and old["accuracy"] and old["mean_length"]
+    return aes(*(r[key] for r in (new, old) for key in keys)) if known else None
 
 
 def exceed(responses, limit: int) -> float:

@@ -11,14 +11,13 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 import operator
 from pathlib import Path
 from statistics import fmean
 
 from minidrpo.records import GradedResponse
 from minidrpo.rundir import jsonl
-from minidrpo.rundir.metrics import AES, aes, as_json, exceed, paper_average, summarise
+from minidrpo.rundir.metrics import AES, aes_of, as_json, exceed, paper_average, summarise
 
 FIELDS = [f.name for f in dataclasses.fields(GradedResponse) if f.name != "rollout"]
 
@@ -93,20 +92,16 @@ def read_responses(output) -> list[GradedResponse]:
 def read_reference(directory) -> dict:
     """The results.json of another evaluation, for AES. What is wrong with it is said here, before the work starts."""
     path = Path(directory) / "results.json"
+    if not path.exists():
+        raise ValueError(f"--reference {directory}: no results.json there")
     try:
         found = json.loads(path.read_text("utf-8"))
-        numbers = [*found["sets"].values(), found["average"]["plain"], found["average"]["paper"]]
-        for row in numbers:
-            for key in ("accuracy", "mean_length"):
-                float(row[key] or 0)  # null: not known
+        for row in (*found["sets"].values(), found["average"]["plain"], found["average"]["paper"]):
+            float(row["accuracy"] or 0), float(row["mean_length"] or 0)  # null: not known
         found["config"]["model"]
         return found
-    except FileNotFoundError as error:
-        raise ValueError(f"--reference {directory}: no results.json there") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"--reference {path} cannot be read: {error}") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"--reference {path}: not the results of an evaluation") from error
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        raise ValueError(f"--reference {path}: not the results of an evaluation ({error!r})") from error
 
 
 def write_results(cfg, result, output, max_response_tokens, notes, reference=None) -> tuple[dict, dict, dict | None]:
@@ -141,9 +136,6 @@ def compare(sets, average, reference) -> dict:
     """AES of each set and of both averages against a reference's results.json, with the constants it was made with."""
     pairs = {name: (as_json(r), reference["sets"].get(name)) for name, r in sets.items()}
     pairs |= {f"average ({kind})": (average[kind], reference["average"][kind]) for kind in average}
-    scores = {
-        name: aes(new["accuracy"], new["mean_length"], old["accuracy"], old["mean_length"])
-        for name, (new, old) in pairs.items()
-        if old and old["accuracy"] and not math.isnan(new["accuracy"])
-    }
-    return {"reference": reference["config"]["model"], "constants": AES, **scores}
+    scores = {name: aes_of(new, old) for name, (new, old) in pairs.items() if old}
+    known = {name: score for name, score in scores.items() if score is not None}
+    return {"reference": reference["config"]["model"], "constants": AES, **known}

@@ -26,21 +26,18 @@ from string import Template
 from minidrpo import cli
 from minidrpo.reflection import REFLECTION, reflection_words
 from minidrpo.rundir import jsonl
-from minidrpo.rundir.metrics import AES, aes, as_json, is_number
+from minidrpo.rundir.metrics import AES, aes_of, as_json, is_number
 from minidrpo.rundir.results import set_name
-from minidrpo.show.plots import read_run
 
 PAGE = Path(__file__).resolve().parent / "page"
 # What is embedded at most. A page of a few MB opens at once, also on a phone; everything is in responses*.jsonl
-QUESTIONS, SAMPLES = 240, 4
-TEXT = 8_000  # characters of one response; longer ones lose their middle
-TEXTS = 6_000_000  # characters of all responses
+QUESTIONS, SAMPLES = 240, 4  # questions, responses to each
+TEXT, TEXTS = 8_000, 6_000_000  # characters of one response (longer ones lose their middle), of all
+BINS = 48  # of a histogram, about; widths are round numbers
 KEYS = ("source", "index")  # of every record here
-BINS = 48  # about; widths are round numbers
 OUTCOMES = ("right", "wrong", "truncated")  # a truncated response counts as wrong, and is shown apart
-# The curves of a training run, as metrics.jsonl and evals.jsonl call them
-TRAINING = ("accuracy", "mean_length", "objective", "kl", "grad_norm", "mixed_groups", "truncated")
-HELD_OUT = ("accuracy", "mean_length", "truncated")
+# The curves of a training run, as metrics.jsonl calls them; evals.jsonl has the first three
+CURVES = ("accuracy", "mean_length", "truncated", "objective", "kl", "grad_norm", "mixed_groups")
 SETTINGS = {  # of an evaluation, in a config.json or results.json: how the page says it
     "samples": "{} responses per problem",
     "temperature": "temperature {}",
@@ -105,14 +102,10 @@ def read_evaluation(directory: Path) -> Result:
 def read_training(directory: Path) -> tuple[list[Result], dict]:
     """A run's first and last evaluations as results, and its curves.
 
-    Their responses come from responses_before.jsonl and responses_after.jsonl, the questions from problems.jsonl
-    (rundir/log.py); without them the page has no histograms of this run and no pairs.
-    """
+    Their responses come from responses_before.jsonl and responses_after.jsonl, the questions from problems.jsonl;
+    without them the page has no histograms of this run and no pairs."""
     config = read_json(directory / "config.json") if (directory / "config.json").exists() else {}
-    # A run stopped early has evaluations alone
-    training, evaluations = read_run(directory) if (directory / "metrics.jsonl").exists() else ([], [])
-    if not evaluations and (directory / "evals.jsonl").exists():
-        evaluations = read_run(directory / "evals.jsonl")[0]
+    training, evaluations = jsonl.read(directory / "metrics.jsonl"), jsonl.read(directory / "evals.jsonl")
     name, results = directory.resolve().name, []
     path = tuple((e["step"], evaluation_rows(e)) for e in evaluations)
     for which, ends in (("before", path[:1]), ("after", path[1:][-1:])):
@@ -124,12 +117,14 @@ def read_training(directory: Path) -> tuple[list[Result], dict]:
     return results, {
         "name": name,
         "about": ", ".join(f"{key} {config[key]}" for key in known),
-        "training": {key: [[r["step"], r[key]] for r in training if is_number(r.get(key))] for key in TRAINING},
-        "held_out": {
-            key: [[e["step"], e[key], e.get(f"{key}_se")] for e in evaluations if is_number(e.get(key))]
-            for key in HELD_OUT
-        },
+        "training": {key: curve(training, key) for key in CURVES},
+        "held_out": {key: curve(evaluations, key) for key in CURVES[:3]},
     }
+
+
+def curve(records: list[dict], key: str) -> list:
+    """[step, value, its standard error or None] of the records that hold a number."""
+    return [[r["step"], r[key], r.get(f"{key}_se")] for r in records if is_number(r.get(key))]
 
 
 def about(config: dict, when: str = "") -> str:
@@ -171,7 +166,7 @@ def survey(result: Result) -> tuple[dict, list]:
         words = reflection_words(r["response"])
         questions[key_of(r)] = None
         outcome = "right" if r["correct"] else "wrong" if r["finished"] else "truncated"
-        for name in {"all", set_name(r["source"]), r["source"]}:
+        for name in dict.fromkeys(("all", set_name(r["source"]), r["source"])):
             groups[name][outcome][r["length"]] += 1
             groups[name]["words"] += words
     return groups, list(questions)
@@ -185,7 +180,7 @@ def key_of(record: dict) -> tuple:
 def histograms(groups: list[dict]) -> list[dict]:
     """Of each result's groups (`survey`), one object per name of a group: {group, width, results: [bins or None]}."""
     made = []
-    for name in sorted(set().union(*groups), key=lambda name: (name != "all", name)):
+    for name in dict.fromkeys(itertools.chain.from_iterable(groups)):
         found = [of.get(name) for of in groups]
         longest = max(1, *(length for group in found if group for key in OUTCOMES for length in group[key]))
         width = nice(longest / BINS)
@@ -212,15 +207,9 @@ def nice(width: float) -> int:
 
 
 def scores(results: list[Result]) -> list:
-    """AES of every result against every other as the reference: scores[i][j][row], nan left out."""
-
-    def of(new, old):
-        if not old.get("accuracy") or not old.get("mean_length") or not is_number(new.get("accuracy")):
-            return None
-        return aes(new["accuracy"], new["mean_length"], old["accuracy"], old["mean_length"])
-
+    """AES of every result against every other as the reference: scores[i][j][row]; None where it is not known."""
     return [
-        [{row: of(r.rows[row], base.rows[row]) for row in r.rows if row in base.rows} for base in results]
+        [{row: aes_of(r.rows[row], base.rows[row]) for row in r.rows if row in base.rows} for base in results]
         for r in results
     ]
 
@@ -267,10 +256,8 @@ def row_of(question: int, record: dict, remark: str = "") -> dict:
 
 
 def gather_responses(results: list[Result], samples: list[tuple[str, Path]], asked: list[list]) -> dict:
-    """{questions, lists, note}: for each result and each samples.jsonl a list of `row_of` its responses.
-
-    samples: (name of a run, its samples.jsonl). asked: the questions of each result.
-    """
+    """{questions, lists, note}: for each result, and for each samples.jsonl of `samples` (name of the run, path), a
+    list of `row_of` its responses. asked: the questions of each result."""
     chosen = {key: question_of(dict(zip(KEYS, key, strict=True))) for key in choose_questions(asked)}
     numbers = {key: number for number, key in enumerate(chosen)}
     lists, size = [], Counter()
@@ -283,7 +270,8 @@ def gather_responses(results: list[Result], samples: list[tuple[str, Path]], ask
             for r in jsonl.lines(result.responses, KEYS)
             if key_of(r) in numbers and r["sample"] < SAMPLES
         ]
-        rows.sort(key=lambda row: (row["sample"], row["question"]))  # other questions before other responses to the same
+        # other questions before other responses to the same
+        rows.sort(key=lambda row: (row["sample"], row["question"]))
         for row in rows:
             size[row["question"]] += len(row["response"])
         lists.append({"name": result.name, "responses": rows})
@@ -292,13 +280,10 @@ def gather_responses(results: list[Result], samples: list[tuple[str, Path]], ask
     for part in lists:
         part["responses"] = [row for row in part["responses"] if row["question"] < kept]
     questions = list(chosen.values())[:kept]
-    of = f"{kept} of {len(asked[0])} questions" if kept else ""
+    note = "{} of {} questions, spread evenly over the data sets; of each the first {} responses"
+    note = note.format(kept, len(asked[0]), SAMPLES) if kept else ""
     lists += [read_samples(name, path, questions) for name, path in samples]
-    return {
-        "questions": questions,
-        "lists": [part for part in lists if part["responses"]],
-        "note": of and f"{of}, spread evenly over the data sets; of each the first {SAMPLES} responses",
-    }
+    return {"questions": questions, "lists": [part for part in lists if part["responses"]], "note": note}
 
 
 def read_samples(name: str, path: Path, questions: list[dict]) -> dict:
@@ -375,8 +360,8 @@ def write(directories: Iterable[str | Path], out_html: str | Path) -> Path:
 
 def main(argv=None):
     argv = list(sys.argv[1:] if argv is None else argv)
-    words = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
-    argv = (["--dirs", *words] if words else []) + argv[len(words) :]
+    if argv and not argv[0].startswith("-"):
+        argv.insert(0, "--dirs")
     cfg = cli.parse(Config, argv, prog="html_report.py", description="One page for evaluations and training runs.")
     with cli.user_errors():
         out = Path(cfg.out or (Path(cfg.dirs[0]) / "report.html" if len(cfg.dirs) == 1 else "report.html"))
