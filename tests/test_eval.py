@@ -15,7 +15,6 @@ import pytest
 
 import eval as evaluation
 from minidrpo import cli
-from minidrpo.engine.distributed import DistContext
 from minidrpo.records import GradedResponse, Problem
 from minidrpo.rundir import results
 from minidrpo.rundir.metrics import as_json
@@ -110,7 +109,8 @@ def test_a_restart_samples_only_what_is_missing_in_the_same_batches():
 TWO_RANKS = """
 import json, sys
 import torch.distributed as dist
-from test_eval import DistContext, evaluate, FakeSampler, as_json
+from minidrpo.engine.distributed import DistContext
+from test_eval import evaluate, FakeSampler, as_json
 rank = int(sys.argv[2])
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/store", rank=rank, world_size=2)
 sampler = FakeSampler()

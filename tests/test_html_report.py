@@ -36,7 +36,7 @@ EVIL = [
 
 
 def responses_to(problems, lengths, right, words="Wait. Hmm"):
-    """Response s to problem p has length lengths[p][s], is correct if right(p, s), and its text holds something evil."""
+    """Response s to problem p has length lengths[p][s], is correct if right(p, s); its text holds something evil."""
     evil = itertools.cycle(EVIL)
     return [
         GradedResponse(
@@ -279,6 +279,8 @@ def test_in_a_real_browser(browser, directories, width):
         "numbers",
         "responses",
     ]
+    assert run("return [...document.querySelectorAll('tbody')].map(body => body.children.length > 1)") == [True] * 3
+    assert "[object" not in run("return document.body.innerText")
     assert "NaN" not in run("return document.documentElement.outerHTML.split('application/json')[0]")
     assert "50.0 %" in run("return document.querySelector('#result').innerText")
 

@@ -116,13 +116,8 @@ def write_results(cfg, result, output, max_response_tokens, notes, reference=Non
         average["plain"][key], average["paper"][key] = fmean(by_name.values()), paper_average(by_name)
     settings = dataclasses.asdict(cfg) | {"max_response_tokens": max_response_tokens}
     del settings["output_dir"]
-    results = {
-        "config": settings,
-        "notes": notes,
-        "average": average,
-        "sets": sets,
-        "exceed": {"tokens": cfg.exceed} | {name: exceed(r.responses, cfg.exceed) for name, r in sets.items()},
-    }
+    results = {"config": settings, "notes": notes, "average": average, "sets": sets}
+    results["exceed"] = {"tokens": cfg.exceed} | {name: exceed(r.responses, cfg.exceed) for name, r in sets.items()}
     if reference:
         results["aes"] = compare(sets, average, reference)
     jsonl.write_text(output / "results.json", json.dumps(as_json(results), indent=1) + "\n")

@@ -314,8 +314,7 @@ def collect(directories: Iterable[str | Path]) -> dict:
             dynamics.append(curves | {"result": len(results) - 1 if found else None})  # the result whose colour it has
             samples.append((curves["name"], Path(directory) / "samples.jsonl"))
     for name, count in Counter(r.name for r in results).items():
-        same = [r for r in results if r.name == name]
-        for number, r in enumerate(same if count > 1 else [], start=1):
+        for number, r in enumerate([r for r in results if r.name == name and count > 1], start=1):
             r.name = f"{name} ({number})"
     groups, asked = zip(*map(survey, results), strict=True) if results else ((), ())
     return {

@@ -23,8 +23,8 @@ function select(name, pairs, change, chosen) {
   return el("label", {}, name, box);
 }
 
-/** A table of rows of cells; the first row is its head. */
-const table = (head, ...body) => el("table", {}, el("thead", {}, el("tr", {}, head.map((cell) => el("th", {}, cell)))), el("tbody", {}, body));
+/** A table; head: what stands in the cells of its first row, body: the other rows, as elements. */
+const table = (head, body) => el("table", {}, el("thead", {}, el("tr", {}, head.map((cell) => el("th", {}, cell)))), el("tbody", {}, body));
 
 const isNumber = (x) => typeof x === "number" && isFinite(x);
 const sum = (numbers) => Object.values(numbers).reduce((a, b) => a + b, 0);

@@ -94,13 +94,12 @@ function tradeOffSection() {
     return chart(tradeOff(found, trails, arrows(found, trails), height, axes));
   };
   const small = rest.map((name) => el("div", { class: "panel" }, el("h3", {}, shown(name)), plot(name, 170, false)));
-  const open = small.length <= 12;
   return el("section", { id: "trade-off" },
     ...intro,
     row ? el("div", { class: "panel" }, plot(row, 380, true)) : null,
     small.length ? el("div", {}, legend(), el("p", { class: "note" }, "Each data set or part of one; mean length in tokens to the right, accuracy in % upwards."),
-      el("div", { class: "grid" }, open ? small : small.slice(0, 12)),
-      open ? null : el("button", { class: "more", onclick: (e) => { e.target.previousSibling.append(...small.slice(12)); e.target.remove(); } },
+      el("div", { class: "grid" }, small.slice(0, 12)),
+      small.length <= 12 ? null : el("button", { class: "more", onclick: (e) => { e.target.previousSibling.append(...small.slice(12)); e.target.remove(); } },
         `show all ${small.length}`)) : null);
 }
 
@@ -151,10 +150,8 @@ function dynamicsSection() {
     moved ? ["kl", "KL(old ‖ new), nats per token", 1] : ["grad_norm", "gradient norm before clipping", 1],
     ["mixed_groups", "groups with right and wrong, %", 100], ["truncated", "truncated at the limit, %", 100], ["objective", "objective", 1],
   ];
-  const smooth = (p) => p.map(([x], i) => {
-    const window = p.slice(Math.max(0, i - 2), i + 1);  // as plots.py has it
-    return [x, window.reduce((sum, q) => sum + q[1], 0) / window.length];
-  });
+  const latest = (p, i) => p.slice(Math.max(0, i - 2), i + 1).map(([, y]) => y);  // a trailing mean, as plots.py has it
+  const smooth = (p) => p.map(([x], i) => [x, sum(latest(p, i)) / latest(p, i).length]);
   const tint = (k) => colour(runs[k].result ?? k + 1);
   const drawn = panels.map(([key, title, scale]) => {
     const series = [], dots = [];

@@ -42,13 +42,14 @@ function responsesSection() {
   function control(key, name, options, after) {
     const box = el("select", { onchange: () => { state[key] = isNaN(+box.value) || box.value === "" ? box.value : +box.value;
       state.shown = PAGE_OF_RESPONSES; if (after) after(); update(); } });
-    const fill = (pairs) => {
+    const refill = () => {
+      const pairs = options();
       box.replaceChildren(...pairs.map(([value, text]) => el("option", { value }, text)));
       if (!pairs.some(([value]) => String(value) === String(state[key]))) state[key] = pairs[0][0];
       box.value = String(state[key]);
     };
-    fill(options());
-    return { label: el("label", {}, name, box), refill: () => fill(options()) };
+    refill();
+    return { label: el("label", {}, name, box), refill };
   }
 
   const two = () => state.right >= 0;
