@@ -51,7 +51,8 @@ class EvalResult:
 
 
 def summarise(responses: list[GradedResponse], *, seconds: float = math.nan, breakdown: bool = True) -> EvalResult:
-    """The numbers of a set of responses, the same count for every problem."""
+    """The numbers of a set of responses, the same count for every problem. seconds: how long they took; breakdown:
+    also by source."""
     assert responses, "nothing to summarise"
     problems = {}
     for r in responses:
@@ -62,9 +63,10 @@ def summarise(responses: list[GradedResponse], *, seconds: float = math.nan, bre
     length_Pn = np.array([[r.length for r in group] for group in problems.values()], dtype=float)
     right = correct_Pn > 0
     ks = sorted({*range(1, min(n, 16) + 1), *(2**i for i in range(n.bit_length())), n})
-    by_source = {r.source: [] for r in responses} if breakdown else {}
-    for r in responses if len(by_source) > 1 else ():
+    by_source = {r.source: [] for r in responses}
+    for r in responses:
         by_source[r.source].append(r)
+    sources = sorted(by_source) if breakdown and len(by_source) > 1 else []
     return EvalResult(
         accuracy=correct_Pn.mean().item(),
         accuracy_se=clustered_se(correct_Pn),
@@ -82,7 +84,7 @@ def summarise(responses: list[GradedResponse], *, seconds: float = math.nan, bre
         n_problems=len(problems),
         n_samples=n,
         reasons=Counter(r.reason for r in responses),
-        by_source={s: summarise(by_source[s], breakdown=False) for s in sorted(by_source) if len(by_source) > 1},
+        by_source={source: summarise(by_source[source], breakdown=False) for source in sources},
         seconds=seconds,
         responses=responses,
     )
@@ -168,7 +170,7 @@ STAGES = ("sample", "grade", "weigh", "update", "sync")
 
 def step_times(steps: list[dict], evaluations: list[dict] = ()) -> dict:
     """Where a run's time went, from the records of metrics.jsonl and evals.jsonl: {"seconds": {stage: its total},
-    "steps", "generated": tokens a second of sampling, "trained": of updating}; a rate is nan where it cannot be told.
+    "steps", "generated": tokens per second of sampling, "trained": of updating}; a rate is nan where it cannot be told.
     Saving, logging and the start are not in it."""
     seconds = {stage: sum(r.get(f"seconds_{stage}", 0.0) for r in steps) for stage in STAGES}
     seconds["evaluate"] = sum(e.get("seconds", 0.0) for e in evaluations)
