@@ -189,8 +189,9 @@ def load_sets(cfg, tokenizer):
             n=cfg.max_problems or None,
             skip_unanswered=cfg.skip_unanswered,
         )
-        if {set_name(p) for p in found} & {set_name(p) for p in problems}:
-            raise ValueError(f"two of the data sets are called {set_name(found[0])!r}: rename a file or drop one")
+        if {set_name(p.source) for p in found} & {set_name(p.source) for p in problems}:
+            name = set_name(found[0].source)
+            raise ValueError(f"two of the data sets are called {name!r}: rename a file or drop one")
         if gaps := found[-1].index + 1 - len(found):  # only --skip-unanswered leaves any
             notes.append(f"{spec}: {gaps} rows without a truth (or more, at its end) are left out")
         suffix = "" if spec == "arithmetic" else cfg.suffix
