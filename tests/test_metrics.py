@@ -129,6 +129,17 @@ def test_aes_rewards_gains_with_b():
     assert metrics.aes(0.5, 100, 0.5, 100) == 0
 
 
+def test_aes_of_two_rows_is_left_out_where_a_number_is_missing():
+    new, old = {"accuracy": 0.6, "mean_length": 50}, {"accuracy": 0.5, "mean_length": 100}
+    assert metrics.aes_of(new, old) == metrics.aes(0.6, 50, 0.5, 100)
+    for key in old:
+        for missing in (None, math.nan):
+            assert metrics.aes_of(new | {key: missing}, old) is metrics.aes_of(new, old | {key: missing}) is None
+        assert metrics.aes_of(new, old | {key: 0}) is None  # nothing to relate to
+        assert metrics.aes_of(new | {key: 0}, old) is not None
+        assert metrics.aes_of({key: 1}, old) is None
+
+
 def test_paper_average_pools_aime():
     # DisCO's published 1.5B base: AIME24, AIME25, MATH500, OlympiadBench; GSM8K as the four-set mean implies it
     base = {"aime": 0.181, "aime25": 0.215, "math": 0.758, "olympiad_bench": 0.353, "gsm8k": 0.827}

@@ -131,7 +131,7 @@ def aes_of(new: dict, old: dict) -> float | None:
     return aes(*(r[key] for r in (new, old) for key in keys)) if known else None
 
 
-def exceed(responses, limit: int) -> float:
+def exceed(responses: list[GradedResponse], limit: int) -> float:
     """GDPO's Exceed: the share of responses longer than `limit` tokens."""
     return float(np.mean([r.length > limit for r in responses]))
 

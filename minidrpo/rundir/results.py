@@ -15,7 +15,7 @@ import operator
 from pathlib import Path
 from statistics import fmean
 
-from minidrpo.records import GradedResponse
+from minidrpo.records import GradedResponse, Problem
 from minidrpo.rundir import jsonl
 from minidrpo.rundir.metrics import AES, aes_of, as_json, exceed, paper_average, summarise
 
@@ -27,8 +27,11 @@ def set_name(source: str) -> str:
     return source.split("/")[0]
 
 
-def claim_directory(output, cfg, max_response_tokens, problems, prompt_ids):
-    """Write config.json, or refuse a directory whose responses another model, data set or sampling setting gave."""
+def claim_directory(
+    output: Path, cfg, max_response_tokens: int, problems: list[Problem], prompt_ids: list[list[int]]
+) -> None:
+    """Write config.json, or refuse (ValueError) a directory whose responses another model, data set or sampling
+    setting gave."""
     prompts = json.dumps([[p.source, p.index, p.truth, ids] for p, ids in zip(problems, prompt_ids, strict=True)])
     asked = {
         "model": cfg.model,
@@ -62,7 +65,7 @@ def claim_directory(output, cfg, max_response_tokens, problems, prompt_ids):
         raise ValueError(f"{output} holds responses with {was}: take another --output-dir")
 
 
-def fingerprint(model):
+def fingerprint(model: str) -> str:
     """What tells two models apart without reading them whole: config, and size and both ends of each weight file."""
     digest = hashlib.sha256()
     files = sorted(Path(model).glob("*.safetensors")) + [Path(model) / "config.json"]
@@ -77,7 +80,7 @@ def fingerprint(model):
     return digest.hexdigest()
 
 
-def read_responses(output) -> list[GradedResponse]:
+def read_responses(output: Path) -> list[GradedResponse]:
     """Every whole response saved in the directory, each once, whichever rank wrote it. What a kill tore is left out."""
     found = {}
     for path in [output / "responses.jsonl", *sorted(output.glob("responses.part-*.jsonl"))]:
@@ -89,8 +92,8 @@ def read_responses(output) -> list[GradedResponse]:
     return list(found.values())
 
 
-def read_reference(directory) -> dict:
-    """The results.json of another evaluation, for AES. What is wrong with it is said here, before the work starts."""
+def read_reference(directory: str | Path) -> dict:
+    """The results.json of another evaluation, for AES. ValueError, before the work starts, if it is none."""
     path = Path(directory) / "results.json"
     if not path.exists():
         raise ValueError(f"--reference {directory}: no results.json there")
@@ -127,7 +130,7 @@ def write_results(cfg, result, output, max_response_tokens, notes, reference=Non
     return sets, average, results.get("aes")
 
 
-def compare(sets, average, reference) -> dict:
+def compare(sets: dict, average: dict, reference: dict) -> dict:
     """AES of each set and of both averages against a reference's results.json, with the constants it was made with."""
     pairs = {name: (as_json(r), reference["sets"].get(name)) for name, r in sets.items()}
     pairs |= {f"average ({kind})": (average[kind], reference["average"][kind]) for kind in average}

@@ -54,8 +54,8 @@ def show(cfg) -> None:
         print(f"warning: by this estimate it will not fit: {cfg.model}: {reason}")
 
 
-def table(s, plan, total: float) -> Table:
-    """One row per term of a rank's memory, one column per stage."""
+def table(s: memory.Shapes, plan: memory.Plan, total: float) -> Table:
+    """One row per term of a rank's memory, one column per stage. total: bytes of one GPU."""
     rows = memory.terms(s, plan, total)
     made = plain(None, "GiB per GPU", "always", "sample", "update", "how")
     made.columns[-1].justify = "left"
@@ -67,7 +67,7 @@ def table(s, plan, total: float) -> Table:
     return made
 
 
-def print_step(cfg, s, plan, total: float) -> None:
+def print_step(cfg, s: memory.Shapes, plan: memory.Plan, total: float) -> None:
     """The size of a step in sentences."""
     n = cfg.prompts_per_step * cfg.group_size
     print(

@@ -40,19 +40,8 @@ def result_table(results: dict, title: str = "", averages: dict | None = None, s
         caption += "\nAES against {reference}: a = {a:g}, b = {b:g}, c = {c:g}".format(
             reference=escape(str(scores["reference"])), **scores["constants"]
         )
-    columns = [
-        "data set",
-        "problems",
-        "pass@1 %",
-        f"pass@{n}",
-        "vote",
-        "tokens",
-        "right",
-        "wrong",
-        "trunc\n%",
-        "none %",
-    ]
-    columns += ["AES"] if scores else []
+    columns = ["data set", "problems", "pass@1 %", f"pass@{n}", "vote", "tokens"]
+    columns += ["right", "wrong", "trunc\n%", "none %"] + (["AES"] if scores else [])
     table = plain(escape(title) or None, *columns, caption=caption, caption_justify="left")
     for name, r in results.items():
         table.add_row(*_row(escape(name), r), *_score(scores, name))
