@@ -10,7 +10,7 @@ from conftest import ROOT
 
 # A room imports only from those before it, and from itself. "minidrpo/cli" is one file, "minidrpo/engine" a folder.
 ROOMS = (
-    "minidrpo/records minidrpo/cli minidrpo/tasks minidrpo/tiny minidrpo/grader reward minidrpo/engine rollout drpo "
+    "minidrpo/records minidrpo/cli minidrpo/tasks minidrpo/grader reward minidrpo/engine rollout minidrpo/tiny drpo "
     "minidrpo/methods config minidrpo/rundir minidrpo/setup minidrpo/show eval train experiments"
 ).split()
 DOOR = ["config", "drpo", "eval", "reward", "rollout", "train"]
