@@ -31,7 +31,7 @@ class RunConfig:
     model: str = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
     """A directory or Hub id of a causal LM in safetensors."""
     train_data: str = "deepscaler"
-    """A Hub id, a .parquet/.json/.jsonl file, or "arithmetic" (built in)."""
+    """A Hub id, a .parquet/.json/.jsonl file, or built in: arithmetic, thinking (thinking@0.9: nine tenths easy)."""
     eval_data: str = "aime"
     """Held-out problems, named as in train_data or eval.py."""
     suffix: str = SUFFIX

@@ -139,7 +139,8 @@ class Config:
     model: str = TINY_MODEL
     """Directory or Hub id of a causal language model in safetensors."""
     datasets: tuple[str, ...] = ("arithmetic",)
-    """arithmetic, aime, aime25, amc, math, minerva, olympiad_bench, gsm8k, a file, or OWNER/NAME[:CONFIG][@SPLIT]."""
+    """Built in: arithmetic, thinking. On the Hub: aime, aime25, amc, math, minerva, olympiad_bench, gsm8k, or
+    OWNER/NAME[:CONFIG][@SPLIT]. Or a file."""
     output_dir: str = "runs/eval"
     """Gets results.json, responses.jsonl and report.html; started again, only what is missing is done."""
     reference: str | None = None
@@ -163,7 +164,7 @@ class Config:
     skip_unanswered: bool = False
     """Leave out (and count) rows without a truth instead of stopping."""
     suffix: str = data.SUFFIX
-    """Instruction appended to problems that lack it (never to the built-in arithmetic)."""
+    """Instruction appended to problems that lack it (never to those of a built-in task)."""
     sampler: Literal["auto", "vllm", "transformers"] = "auto"
     """auto: vLLM where it and a GPU are there."""
     chunk: int = value(32, "1 or more")
@@ -194,7 +195,7 @@ def load_sets(cfg, tokenizer):
             raise ValueError(f"two of the data sets are called {name!r}: rename a file or drop one")
         if gaps := found[-1].index + 1 - len(found):  # only --skip-unanswered leaves any
             notes.append(f"{spec}: {gaps} rows without a truth (or more, at its end) are left out")
-        suffix = "" if spec == "arithmetic" else cfg.suffix
+        suffix = "" if data.is_built_in(spec) else cfg.suffix
         kept, ids, dropped = data.encode_prompts(
             found, tokenizer, max_tokens=cfg.max_prompt_tokens, template=cfg.template, suffix=suffix
         )

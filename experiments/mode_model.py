@@ -25,7 +25,6 @@ from torch import Tensor
 
 import config
 from minidrpo.methods import table as methods
-from minidrpo.show.plots import figure
 
 OUT = Path(__file__).parent / "results"
 SHARES, SHARINGS = (0.5, 0.8, 0.95), (0.0, 0.5, 0.9)
