@@ -46,7 +46,7 @@ MIDDLE = {  # where learning rates are compared
     **{"grpo-sum": 64, "gdpo": 64},
 }
 COLUMNS = (
-    *("method", "knob", "strength", "lr", "seed", "role", "phase", "step", "group"),
+    *("method", "hyperparameter", "strength", "lr", "seed", "role", "phase", "step", "group"),
     *("accuracy", "accuracy_se", "mean_length", "mean_length_se", "truncated", "mixed_groups", "entropy", "kl"),
     *("grad_norm", "reward_length", "seconds"),
 )
@@ -67,7 +67,7 @@ class Study:
     samples: int = 2
     dir: str = "runs/study"
     """Where the runs live; a study with another budget needs another one."""
-    out: str = "results/study.csv"
+    out: str = "experiments/results/study.csv"
     workers: int = 2
     """Runs at a time, one thread each."""
 
@@ -97,12 +97,14 @@ class Study:
 
 def run_config(study, method, strength, lr, seed, role):
     """The training run of one cell: the tiny preset with this budget. role: "lr" (validation) or "study" (test)."""
-    knob = METHODS[method].hyperparameter
-    name = "-".join([method, *([f"{knob}{strength:g}"] if strength is not None else []), f"lr{lr:g}", f"seed{seed}"])
+    hyperparameter = METHODS[method].hyperparameter
+    name = "-".join(
+        [method, *([f"{hyperparameter}{strength:g}"] if strength is not None else []), f"lr{lr:g}", f"seed{seed}"]
+    )
     return config.make(
         "tiny",
         method,
-        **({knob: strength} if strength is not None else {}),
+        **({hyperparameter: strength} if strength is not None else {}),
         lr=lr,
         seed=seed,
         steps=study.steps,
@@ -217,8 +219,15 @@ def choose_lr(study, method):
 
 def rows_of(cfg, strength, role):
     """All rows of one finished run, as dicts with the keys of COLUMNS."""
-    knob = METHODS[cfg.method].hyperparameter if strength is not None else ""
-    head = {"method": cfg.method, "knob": knob, "strength": strength, "lr": cfg.lr, "seed": cfg.seed, "role": role}
+    hyperparameter = METHODS[cfg.method].hyperparameter if strength is not None else ""
+    head = {
+        "method": cfg.method,
+        "hyperparameter": hyperparameter,
+        "strength": strength,
+        "lr": cfg.lr,
+        "seed": cfg.seed,
+        "role": role,
+    }
     train = jsonl.read(Path(cfg.run_dir) / "metrics.jsonl")
     total = 0.0
     for record in train:
@@ -235,7 +244,7 @@ def collect(cells, study):
     rows = []
     for role in ("lr", "study"):
         base = rows_of(base_config(study, role), None, role)
-        blank = {"method": "base", "knob": None, "lr": None, "seed": None, "seconds": None}
+        blank = {"method": "base", "hyperparameter": None, "lr": None, "seed": None, "seconds": None}
         rows += [row | blank for row in base if row["phase"] == "held out" and row["step"] == 0]
     for cfg, strength, role in cells:
         rows += rows_of(cfg, strength, role) if is_done(cfg) else []

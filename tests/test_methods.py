@@ -253,22 +253,58 @@ def test_format_and_integer_rewards():
 
 MISTAKES = {
     ("--method=grop",): "grop",
-    ("--method=grpo-lp", "--alpha=-1",): "--alpha must be 0 or more, got -1.0",
-    ("--method=rloo-lp", "--alpha=nan",): "--alpha must be 0 or more, got nan",
-    ("--method=alp", "--alp-beta=inf",): "--alp-beta must be finite",
-    ("--method=hapo", "--hapo-w=-0.1",): "--hapo-w must be 0 or more",
-    ("--method=l1-max", "--l1-target=0",): "--l1-target must be 1 or more",
-    ("--method=l1-max", "--l1-slope=steep",): "steep",
-    ("--method=shorter-better", "--sb-b=-1",): "--sb-b must be 0 or more",
-    ("--method=laser-d", "--laser-bonus=inf",): "--laser-bonus must be finite",
-    ("--method=laser-d", "--laser-every=0",): "--laser-every must be 1 or more",
-    ("--method=gdpo", "--length-limit=0",): "--length-limit must be 1 or more",
-    ("--method=grpo", "--adv-eps=0",): "--adv-eps must be positive, got 0.0",  # equal rewards would be 0/0
+    (
+        "--method=grpo-lp",
+        "--alpha=-1",
+    ): "--alpha must be 0 or more, got -1.0",
+    (
+        "--method=rloo-lp",
+        "--alpha=nan",
+    ): "--alpha must be 0 or more, got nan",
+    (
+        "--method=alp",
+        "--alp-beta=inf",
+    ): "--alp-beta must be finite",
+    (
+        "--method=hapo",
+        "--hapo-w=-0.1",
+    ): "--hapo-w must be 0 or more",
+    (
+        "--method=l1-max",
+        "--l1-target=0",
+    ): "--l1-target must be 1 or more",
+    (
+        "--method=l1-max",
+        "--l1-slope=steep",
+    ): "steep",
+    (
+        "--method=shorter-better",
+        "--sb-b=-1",
+    ): "--sb-b must be 0 or more",
+    (
+        "--method=laser-d",
+        "--laser-bonus=inf",
+    ): "--laser-bonus must be finite",
+    (
+        "--method=laser-d",
+        "--laser-every=0",
+    ): "--laser-every must be 1 or more",
+    (
+        "--method=gdpo",
+        "--length-limit=0",
+    ): "--length-limit must be 1 or more",
+    (
+        "--method=grpo",
+        "--adv-eps=0",
+    ): "--adv-eps must be positive, got 0.0",  # equal rewards would be 0/0
     ("--method=gdpo", "--rewards", "correct", "beauty"): "beauty",
     ("--method=gdpo", "--reward-weights", "1"): "--reward-weights must be as many as --rewards, got 1 for 2",
     ("--method=gdpo", "--reward-weights", "1", "nan"): "--reward-weights must be finite",
     ("--preference=beauty",): "beauty",
-    ("--method=gdpo", "--rewards",): "--rewards needs at least one",
+    (
+        "--method=gdpo",
+        "--rewards",
+    ): "--rewards needs at least one",
     ("--method=grpo", "--lam=0.2"): "--lam does nothing with --method grpo, it is for drpo\n",
     ("--alp-beta=1e-8",): "--alp-beta does nothing with --method drpo, it is for alp\n",
     ("r1-1.5b", "--alpha=0"): "--alpha does nothing with --method drpo, it is for grpo-lp, rloo-lp\n",
@@ -333,8 +369,6 @@ def test_help_of_a_method_shows_what_it_reads(name, capsys):
     assert {flag for flag in everyones if cli.flag_of(flag) in words} == METHODS[name].flags
     assert name != "drpo" or {*PREFERENCES} <= words
     assert name != "gdpo" or {*REWARDS} <= words
-
-
 
 
 def test_run_directories_of_methods_do_not_meet():

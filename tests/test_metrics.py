@@ -15,7 +15,9 @@ from minidrpo.rundir.metrics import summarise
 def answers(correct_Pn, length_Pn=None, source="s", answer=None):
     length_Pn = np.ones_like(correct_Pn, dtype=int) if length_Pn is None else length_Pn
     return [
-        GradedResponse(source, p, i, bool(c), "correct" if c else "wrong", answer or str(c), int(length_Pn[p][i]), True, "")
+        GradedResponse(
+            source, p, i, bool(c), "correct" if c else "wrong", answer or str(c), int(length_Pn[p][i]), True, ""
+        )
         for p, row in enumerate(correct_Pn)
         for i, c in enumerate(row)
     ]

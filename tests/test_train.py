@@ -41,10 +41,7 @@ def weights(folder):
 
 
 def numbers(folder, name="metrics.jsonl"):
-    return [
-        {k: v for k, v in record.items() if not k.startswith("seconds")}
-        for record in jsonl.read(folder / name)
-    ]
+    return [{k: v for k, v in record.items() if not k.startswith("seconds")} for record in jsonl.read(folder / name)]
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ ARITHMETIC_SIZE = {"train": 8_000, "test": 512}
 def load_problems(spec: str, *, split="train", n: int | None = None, skip_unanswered=False) -> list[Problem]:
     """All problems (or the first `n`) of `spec`: `arithmetic`, a file, or a Hub data set (see the module docstring).
 
-    `split` chooses among the splits of the arithmetic and of a Hub id that names none. A row without an answer is an
+    `split` chooses among the splits of the arithmetic and of a Hub id that names none. A row without a truth is an
     error unless `skip_unanswered`. Raises ValueError with one line on anything a user can get wrong.
     """
     if n is not None and n < 1:
