@@ -61,7 +61,8 @@ def credit_of(cfg, batch, state=None):
 KNOBS = {  # none at its default, so that a knob that is not wired shows
     "lam": 0.3, "alpha": 0.7, "alp_beta": 1e-4, "hapo_w": 0.4, "l1_target": 90, "l1_alpha": 2e-3, "l1_slope": "code",
     "sb_a": 1.5, "sb_b": 2e-3, "laser_bonus": 0.3, "length_limit": LIMIT, "reward_weights": (1.0, 0.3),
-    "adv_std": "population", "adv_eps": 1e-3, "gdpo_over": "tokens",
+    "adv_std": "population", "adv_eps": 1e-3, "gdpo_over": "tokens", "ddca_beta": 0.3, "gr3_alpha": 0.5,
+    "lead_alpha": 0.0,
 }  # fmt: skip
 
 
@@ -85,7 +86,45 @@ def expected_weights(c, n, history_P, target_3):
         "laser-d": normalised(baselines.laser_d_reward(c, n, target_3, 0.3)),
         "grpo-sum": normalised(both[..., 0] + 0.3 * both[..., 1]),
         "gdpo": baselines.gdpo_advantage(both, [1.0, 0.3], eps=1e-6, over="tokens", length_PG=n),
-    }
+    } | after_drpo(c, n, normalised)
+
+
+def lead_weight(earlier):
+    """LEAD's weight of correctness after one batch, at alpha 0: its share of the moving spread, std over mean."""
+    c, n = earlier.correct_PG, earlier.length_PG.float()
+    mean = torch.stack([group[ok].mean() for group, ok in zip(n, c, strict=True)])[:, None]
+    length = (1 - (n - mean).abs() / mean).clamp(min=-1)
+    spread = [0.95 + 0.05 * (r.std() / max(abs(r.mean()), 0.1)) for r in (c.float(), length)]
+    return max((spread[0] / (spread[0] + spread[1])).item(), 0.3)
+
+
+def after_drpo(c, n, normalised):
+    """The later methods and the ablation, group by group, in plain loops."""
+    rows = {name: [] for name in ("ddca", "gr3", "lead", "grpo-lp-no-std", "grpo-lp-mixed-only")}
+    penalised = baselines.length_penalty_reward(c, n, C, 0.7)
+    for correct, length, reward in zip(c.tolist(), n.tolist(), penalised.tolist(), strict=True):
+        G, right = len(correct), [x for x, ok in zip(length, correct, strict=True) if ok]
+        mean = sum(right) / max(len(right), 1)
+        std = (sum((x - mean) ** 2 for x in right) / max(len(right), 1)) ** 0.5
+        s = {x: 1 / (1 + math.exp(-(x - mean) / (std + 1e-6))) for x in right}
+        centre = sum(s[x] for x in right) / max(len(right), 1)
+        loo = [(ok - (len(right) - ok) / (G - 1)) for ok in map(float, correct)]
+        rows["ddca"].append(
+            [
+                a - (0.3 * len(right) / G * (s[x] - centre) if ok else 0)
+                for a, x, ok in zip(loo, length, correct, strict=True)
+            ]
+        )
+        rows["gr3"].append([ok / (1 + 0.5 * x * G / sum(length)) for x, ok in zip(length, correct, strict=True)])
+        rows["lead"].append([max(-1.0, 1 - abs(x - mean) / mean) if right else 0.0 for x in length])
+        rows["grpo-lp-no-std"].append([r - sum(reward) / G for r in reward])
+    made = {name: torch.tensor(row) for name, row in rows.items() if row}
+    mixed = torch.tensor([0 < sum(group) < len(group) for group in c.tolist()])
+    made["grpo-lp-mixed-only"] = torch.where(mixed[:, None], normalised(penalised), 0.0)
+    made["grpo-lp-batch-std"] = made["grpo-lp-no-std"] / (made["grpo-lp-no-std"].std() + 1e-3)
+    made["gr3"], weight = normalised(made["gr3"]), lead_weight(random_batch(1))
+    made["lead"] = weight * normalised(c.float()) + (1 - weight) * normalised(made["lead"])
+    return made
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -307,7 +346,7 @@ MISTAKES = {
     ): "--rewards needs at least one",
     ("--method=grpo", "--lam=0.2"): "--lam does nothing with --method grpo, it is for drpo\n",
     ("--alp-beta=1e-8",): "--alp-beta does nothing with --method drpo, it is for alp\n",
-    ("r1-1.5b", "--alpha=0"): "--alpha does nothing with --method drpo, it is for grpo-lp, rloo-lp\n",
+    ("r1-1.5b", "--alpha=0"): "--alpha does nothing with --method drpo, it is for grpo-lp, rloo-lp, grpo-lp-no-std",
     ("--method=disco-b", "--tau=1"): "--tau does nothing with --method disco-b, it is for drpo, disco\n",
     ("--method=l1-max", "--sb-a=1"): "--sb-a does nothing with --method l1-max, it is for shorter-better\n",
 }

@@ -178,6 +178,8 @@ def _rank(rank, ranks, folder, cases):
 HOW = {  # what each clipped method promises, written down once more: aggregate, lower and upper clip
     **dict.fromkeys(("grpo", "grpo-lp", "rloo-lp", "alp", "hapo", "l1-max", "shorter-better", "laser-d"),
                     ("sequence", 0.2, 0.2)),
+    **dict.fromkeys(("grpo-lp-no-std", "grpo-lp-mixed-only", "grpo-lp-batch-std"), ("sequence", 0.2, 0.2)),
+    **dict.fromkeys(("ddca", "gr3", "lead"), ("sequence", 0.2, 0.2)),
     "dr-grpo": ("constant", 0.2, 0.2), "grpo-sum": ("token", 0.2, 0.28), "gdpo": ("token", 0.2, 0.28),
 }  # fmt: skip
 FAR = 0.1  # a learning rate that takes the second mini-batch's ratios past the clips
@@ -240,7 +242,20 @@ def method_streamed(cfg, ctx):
     return *flat(model), numbers
 
 
-OF_A_KIND = ("disco", "grpo-lp", "alp", "l1-max", "shorter-better", "laser-d", "grpo-sum")  # as others, by their update
+OF_A_KIND = (
+    "disco",
+    "grpo-lp",
+    "alp",
+    "l1-max",
+    "shorter-better",
+    "laser-d",
+    "grpo-sum",
+    "grpo-lp-no-std",
+    "gr3",
+    "grpo-lp-mixed-only",
+    "grpo-lp-batch-std",
+    "ddca",
+)  # as others, by their update
 
 
 @pytest.mark.parametrize(

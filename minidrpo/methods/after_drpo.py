@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import drpo
-from minidrpo.cli import need
+from minidrpo.cli import value
 from minidrpo.methods import baselines
 from minidrpo.methods.discriminative import right
 from minidrpo.methods.method import Clipped, Method
@@ -47,12 +47,8 @@ def ddca_advantage(correct_PG: Tensor, length_PG: Tensor, beta: float = 0.2) -> 
 
 @dataclass(frozen=True)
 class DDCA:
-    ddca_beta: float = 0.2
+    ddca_beta: float = value(0.2, "0 or more", "finite")
     """Weight of the length term among correct responses; 0 is none."""
-
-    def check(self):
-        need(self, "0 or more", "ddca_beta")
-        need(self, "finite", "ddca_beta")
 
 
 def ddca(reward_PG, batch, cfg):
@@ -71,12 +67,8 @@ def gr3_reward(correct_PG: Tensor, length_PG: Tensor, alpha: float = 0.33) -> Te
 
 @dataclass(frozen=True)
 class GR3(GroupNormalised):
-    gr3_alpha: float = 0.33
+    gr3_alpha: float = value(0.33, "0 or more", "finite")
     """Weight of the relative length; 0 is none."""
-
-    def check(self):
-        need(self, "0 or more", "gr3_alpha")
-        need(self, "finite", "gr3_alpha")
 
 
 def gr3(batch, cfg, state):
@@ -107,12 +99,8 @@ def lead_weights(spread_2: Tensor, potential_2: Tensor, alpha: float = 1.0, leas
 
 @dataclass(frozen=True)
 class LEAD(GroupNormalised):
-    lead_alpha: float = 1.0
+    lead_alpha: float = value(1.0, "0 or more", "finite")
     """How much a reward that is nearly reached loses its weight."""
-
-    def check(self):
-        need(self, "0 or more", "lead_alpha")
-        need(self, "finite", "lead_alpha")
 
 
 LEAD_EMA = 0.95
@@ -161,6 +149,12 @@ def mixed_only(reward_PG, batch, cfg):
     return group_normalised(reward_PG, batch, cfg) * drpo.mixed_groups(batch.correct_PG)[:, None]
 
 
+@dataclass(frozen=True)
+class BatchStd(Alpha):
+    adv_eps: float = value(1e-6, "positive", "finite")
+    """Added to the std of the batch."""
+
+
 def batch_normalised(reward_PG, batch, cfg):
     """reward - mean of its group, divided by one std for the whole batch."""
     centred_PG = group_centred(reward_PG, batch, cfg)
@@ -178,7 +172,7 @@ ROWS = {
     ),
     "grpo-lp-batch-std": Method(
         "GRPO-LP with one std over the whole batch instead of one per group",
-        length_penalty, batch_normalised, Clipped(), LengthPenalty, "alpha",
+        length_penalty, batch_normalised, Clipped(), BatchStd, "alpha",
     ),
     "ddca": Method(
         "DDCA (2602.02099): length centred among the correct responses, scaled by the solve rate",

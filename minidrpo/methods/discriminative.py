@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import torch
 
 import drpo
-from minidrpo.cli import need
+from minidrpo.cli import value
 from minidrpo.methods.method import Discriminative, Method
 from minidrpo.reflection import reflection_words
 
@@ -37,40 +37,29 @@ PREFERENCES = {  # name: (batch, cfg) -> preference_PG in [0, 1], higher is bett
 class TrustRegion:
     score: Literal["log_likelihood", "likelihood_ratio"] = "log_likelihood"
     """What is pulled and pushed: mean log-likelihood per token, or mean likelihood ratio (DisCO's other form)."""
-    beta: float = 1e3
+    beta: float = value(1e3, "0 or more", "finite")
     """Weight of the trust region's squared hinge, (beta/2) [KL - delta]_+^2."""
-    delta: float = 1e-4
+    delta: float = value(1e-4, "0 or more", "finite")
     """Radius of the trust region: KL(old || new) in nats per token that costs nothing."""
     kl_estimator: Literal["k1", "k3"] = "k1"
     """Per-token estimate of KL: log-ratio, or the one that is never negative."""
-
-    def check(self):
-        need(self, "0 or more", "beta", "delta")
-        need(self, "finite", "beta", "delta")
 
 
 @dataclass(frozen=True)
 class DisCO(TrustRegion):
     negatives: Literal["dro", "mean"] = "dro"
     """How wrong responses are pushed down: worst case (DisCO, DRPO) or mean (DisCO-b)."""
-    tau: float = 10.0
+    tau: float = value(10.0, "positive", "finite")
     """Temperature of the DRO over wrong responses; small concentrates on the likeliest one."""
     lam: ClassVar[float] = math.inf
-
-    def check(self):
-        need(self, "positive", "tau")
-        need(self, "finite", "tau")
 
 
 @dataclass(frozen=True)
 class DRPO(DisCO):
-    lam: float = 0.1
+    lam: float = value(0.1, "at least 1e-06")
     """lambda: small favours short correct responses, large ignores length, inf is DisCO."""
     preference: Literal[tuple(PREFERENCES)] = "linear"
     """What is preferred among correct responses: short ones (three shapes), or few reflection words."""
-
-    def check(self):
-        need(self, f"at least {drpo.SMALLEST_LAM:g}", "lam")
 
 
 @dataclass(frozen=True)
