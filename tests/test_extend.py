@@ -37,6 +37,9 @@ def use(folder, results):
     """In a process of its own: import the extended files in the place of ours, weigh, train."""
     for name in READERS:
         sys.modules.pop(name, None)
+        package, _, last = name.rpartition(".")
+        if package in sys.modules:  # else `from package import last` would find the old module there
+            vars(sys.modules[package]).pop(last, None)
     for name in reversed(FILES):  # discriminative first: penalties imports it
         spec = importlib.util.spec_from_file_location(f"minidrpo.methods.{name}", folder / f"{name}.py")
         module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)

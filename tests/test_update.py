@@ -121,7 +121,7 @@ DTYPES = [torch.float32, *[torch.float64] * 4]  # over ranks: float32 for the fi
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("budget", [1, 60, 10**6])
-def test_any_micro_batch_budget(case, budget):
+def test_streamed_gradient_is_that_of_drpo_loss(case, budget):
     cfg = settings(micro_batch_tokens=budget, **case)
     theirs = reference(cfg, torch.float64)
     ours = streamed(cfg, DistContext(), torch.float64)
