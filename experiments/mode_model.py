@@ -1,8 +1,8 @@
-r"""mode_model.py - the smallest policy on which a length penalty can cost accuracy: a choice of way, per class of prompt.
+r"""mode_model.py - the smallest policy on which a length penalty can cost accuracy: a choice of way per class.
 
     python -m experiments.mode_model            the map, as a table and as experiments/results/map_predicted.{csv,png}
 
-A response is one of six modes: the short or the long way of thinking, with no, one or two needless re-checks. Easy prompts are
+A response is one of six modes: the short or the long way, with no, one or two needless re-checks. Easy prompts are
 answered right in either way; hard ones only in the long way. The policy has logits for the modes; a part of them is
 shared by easy and hard prompts (`sharing`), as the weights of a network are:
 

@@ -7,6 +7,7 @@ P prompts | G responses per prompt | n correct responses of a prompt
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 import drpo
 from minidrpo.cli import value
 from minidrpo.methods import baselines
-from minidrpo.methods.discriminative import right
+from minidrpo.methods.discriminative import PREFERENCES, positive_weights, preference, right
 from minidrpo.methods.method import Clipped, Method
 from minidrpo.methods.penalties import (
     Alpha,
@@ -161,7 +162,36 @@ def batch_normalised(reward_PG, batch, cfg):
     return centred_PG / (centred_PG.std() + cfg.adv_eps)
 
 
+# ------------------------------------------------------------------------------------------ DRPO in solved groups, too
+
+
+@dataclass(frozen=True)
+class Solved:
+    preference: Literal[tuple(PREFERENCES)] = "linear"
+    """As DRPO's."""
+    lam: float = value(0.1, "at least 1e-06")
+    """As DRPO's."""
+    solved_mu: float = value(1.0, "0 or more", "finite")
+    """Strength of the length preference in groups whose responses are all correct; 0 is DRPO."""
+
+
+def drpo_solved(reward_PG, batch, cfg):
+    """DRPO's credit in mixed groups, and in solved ones mu (w - 1/G): the same weights, against the uniform ones.
+
+    The sum over a solved group is 0, so it moves probability between its responses and gives none away. There is no std:
+    its size is mu times that of a mixed group's, and falls as the lengths become alike. As an advantage, N times credit.
+    """
+    weight_PG, G = positive_weights(reward_PG, batch, cfg), batch.correct_PG.shape[1]
+    mixed_PG = drpo.drpo_credit(torch.zeros_like(weight_PG), batch.correct_PG, weight_PG, tau=1.0, negatives="mean")
+    solved_PG = cfg.solved_mu * (weight_PG - 1 / G) / len(weight_PG)
+    return weight_PG.numel() * torch.where(batch.correct_PG.all(-1, keepdim=True), solved_PG, mixed_PG)
+
+
 ROWS = {
+    "drpo-solved": Method(
+        "Ours: DRPO, and a zero-sum preference for short responses in solved groups",
+        preference, drpo_solved, Clipped(), Solved, "solved_mu",
+    ),
     "grpo-lp-no-std": Method(
         "GRPO-LP without the std: reward minus the group's mean",
         length_penalty, group_centred, Clipped(), Alpha, "alpha",
