@@ -34,7 +34,7 @@ def test_round_trip_is_exact(tmp_path, small_model):
     path = checkpoint.newest(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(path)
     other = torch.optim.AdamW(again.parameters(), lr=1e-2)
-    assert checkpoint.restore_optimizer(path, again, other) == 7
+    assert checkpoint.restore_optimizer(path, again, other) == (7, {"step": 7})
     assert [p.name for p in path.glob("*.safetensors")] == ["model.safetensors"]  # vLLM reads all of them as weights
     for model, opt in ((small_model, optimizer), (again, other)):  # the next step must be the same, bit for bit
         model(torch.tensor([[5, 6]])).logits.square().mean().backward()
@@ -103,7 +103,7 @@ def test_lines_after_a_kill(tmp_path):
     with open(path, "ab") as file:
         file.write(b'{"step": 7, "response": "caf\xc3')  # torn inside a character
     assert len(jsonl.read(path)) == 5
-    for wrong, said in (("{}", "not an object with a number"), ("[1]", "not an object"), ("{", "Expecting")):
+    for wrong, said in (("{}", "not an object with step"), ("[1]", "not an object"), ("{", "Expecting")):
         (tmp_path / "wrong.jsonl").write_text('{"step": 1}\n' + wrong + "\n")
         with pytest.raises(ValueError, match=f"wrong.jsonl, line 2: {said}"):
             jsonl.read(tmp_path / "wrong.jsonl")

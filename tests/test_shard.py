@@ -24,9 +24,16 @@ from minidrpo.rundir import checkpoint
 
 P, G, STEPS, SAVED = 4, 4, 3, 1
 CFG = dataclasses.replace(
-    TINY, prompts_per_step=P, group_size=G, mini_batches=2, micro_batch_tokens=60, max_response_tokens=20, lr=1e-3,
-    tau=0.5, gradient_checkpointing=True,
-)  # fmt: skip
+    TINY,
+    prompts_per_step=P,
+    group_size=G,
+    mini_batches=2,
+    micro_batch_tokens=60,
+    max_response_tokens=20,
+    lr=1e-3,
+    tau=0.5,
+    gradient_checkpointing=True,
+)
 
 
 def steps(policy, optimizer, cfg, ctx, first, last):
@@ -53,7 +60,7 @@ def load(folder, sharded, ctx):
     path = checkpoint.newest(folder)
     model = loading.load_model(path, dtype=torch.float64)
     policy, optimizer, cfg = set_up(model, sharded, ctx)
-    assert checkpoint.restore_optimizer(path, model, optimizer) == SAVED
+    assert checkpoint.restore_optimizer(path, model, optimizer)[0] == SAVED
     return model, policy, optimizer, cfg
 
 
@@ -71,7 +78,7 @@ def whole_run(folder, sharded, ctx):
     model = make_small_model().double()
     policy, optimizer, cfg = set_up(model, sharded, ctx)
     logged = steps(policy, optimizer, cfg, ctx, 1, SAVED)
-    checkpoint.save(folder, SAVED, model, NoTokenizer(), optimizer)
+    checkpoint.save(folder, SAVED, model, NoTokenizer(), optimizer, ctx=ctx)
     logged += steps(policy, optimizer, cfg, ctx, SAVED + 1, STEPS)
     return {"logged": logged, "weights": weights(model), "bytes": bytes_held(model, optimizer)}
 
@@ -93,8 +100,8 @@ def sampled(folder, sharded, ctx):
         assert not any(weak() is not None for weak in seen), "a full tensor outlives the next one's gathering"
         seen.append(weakref.ref(tensor))
     del tensor
-    forward, names = shard.forward(policy, model), [name for name, _ in model.named_parameters()]
-    sampler.update_weights(model, forward)
+    forward, names = shard.forward_of(policy, model), [name for name, _ in model.named_parameters()]
+    sampler.update_weights(model, policy)
     answers = sampler.sample([[5, 6, 7]], n=ctx.rank + 1, temperature=1.0, max_tokens=6, seeds=[1])  # not in step
     ids = torch.tensor([[5, 6, 7, *answers[0].response_ids]])
     with torch.no_grad():
@@ -111,7 +118,7 @@ def full_disk(folder, sharded, ctx):
     if ctx.rank == 1:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
-        checkpoint.save(folder, 9, model, NoTokenizer(), optimizer)
+        checkpoint.save(folder, 9, model, NoTokenizer(), optimizer, ctx=ctx)
     except OSError as error:
         return str(error)
     finally:
@@ -141,9 +148,14 @@ def two(tmp_path_factory):
     split, copied = folder / "sharded", folder / "replicated"
     names = ("sharded", "replicated", "resumed", "sampled", "full")
     results = in_ranks(
-        2, folder, (whole_run, split, True), (whole_run, copied, False), (resumed_run, split, True),
-        (sampled, split, True), (full_disk, split, True),
-    )  # fmt: skip
+        2,
+        folder,
+        (whole_run, split, True),
+        (whole_run, copied, False),
+        (resumed_run, split, True),
+        (sampled, split, True),
+        (full_disk, split, True),
+    )
     return dict(zip(names, results, strict=True)) | {"split": split, "copied": copied}
 
 

@@ -36,7 +36,7 @@ def going_on(folder, sharded, ctx):
     path = checkpoint.newest(folder)
     model = load(path, ctx)
     policy, optimizer, cfg = set_up(model, sharded, ctx)
-    assert checkpoint.restore_optimizer(path, model, optimizer) == SAVED
+    assert checkpoint.restore_optimizer(path, model, optimizer)[0] == SAVED
     logged = steps(policy, optimizer, cfg, ctx, SAVED + 1, STEPS)
     return {"logged": logged, "weights": weights(model), "buffers": [b.clone() for b in model.buffers()]}
 
@@ -81,10 +81,12 @@ def two(tmp_path_factory):
     shutil.copy(folder / "tied" / "config.json", folder / "untied")
     jobs = {
         "untied": (untied, folder / "untied", True),
-        "whole": (whole_run, folder / "run", True), "went on": (going_on, folder / "run", True),
-        "tied": (tied, folder / "tied", True), "tied, replicated": (tied, folder / "tied", False),
+        "whole": (whole_run, folder / "run", True),
+        "went on": (going_on, folder / "run", True),
+        "tied": (tied, folder / "tied", True),
+        "tied, replicated": (tied, folder / "tied", False),
         "empty": (unreadable, folder / "empty", True),
-    }  # fmt: skip
+    }
     return dict(zip(jobs, in_ranks(2, folder, *jobs.values()), strict=True))
 
 
