@@ -16,7 +16,7 @@ from typing import Literal
 
 import minidrpo.tiny
 from minidrpo import cli
-from minidrpo.cli import near, need
+from minidrpo.cli import near, value
 from minidrpo.methods.table import METHODS
 from minidrpo.tasks.data import SUFFIX
 
@@ -31,7 +31,7 @@ class RunConfig:
     model: str = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
     """A directory or Hub id of a causal LM in safetensors."""
     train_data: str = "deepscaler"
-    """A Hub id, a .parquet/.json/.jsonl file, or "arithmetic" (built in)."""
+    """A Hub id, a .parquet/.json/.jsonl file, or built in: arithmetic, thinking (thinking@0.9: nine tenths easy)."""
     eval_data: str = "aime"
     """Held-out problems, named as in train_data or eval.py."""
     suffix: str = SUFFIX
@@ -44,30 +44,30 @@ class RunConfig:
     """Who gets how much credit. `--method NAME --help` shows the method's own settings."""
 
     # One step: sample, grade, weigh, update
-    steps: int = 1000
-    prompts_per_step: int = 128
+    steps: int = value(1000, "1 or more")
+    prompts_per_step: int = value(128, "1 or more")
     """P, over all ranks."""
-    group_size: int = 8
+    group_size: int = value(8, "2 or more")
     """G, responses per prompt."""
-    mini_batches: int = 4
+    mini_batches: int = value(4, "1 or more")
     """Optimizer steps per rollout batch; the first is on-policy, the trust region holds the others."""
-    max_prompt_tokens: int = 1024
+    max_prompt_tokens: int = value(1024, "1 or more")
     """Longer prompts are dropped and counted."""
-    max_response_tokens: int = 8192
+    max_response_tokens: int = value(8192, "1 or more")
     """C: longer responses are cut off, count as wrong, and are reported as truncated."""
-    temperature: float = 0.6
+    temperature: float = value(0.6, "positive", "finite")
     sampler: Literal["auto", "vllm", "transformers"] = "auto"
     """auto: vLLM where it and a GPU are there, else Transformers."""
-    gpu_memory_utilization: float = 0.5
+    gpu_memory_utilization: float = value(0.5, "in (0, 1)")
     """Share of a GPU that vLLM may take while it samples."""
 
     # The optimizer
-    lr: float = 2e-6
-    weight_decay: float = 0.01
-    warmup_steps: int = 0
+    lr: float = value(2e-6, "0 or more", "finite")
+    weight_decay: float = value(0.01, "0 or more", "finite")
+    warmup_steps: int = value(0, "0 or more")
     """Steps of linear warm-up, then constant."""
-    grad_clip: float = 1.0
-    micro_batch_tokens: int = 16384
+    grad_clip: float = value(1.0, "positive")
+    micro_batch_tokens: int = value(16384, "1 or more")
     """Padded tokens per forward pass; changes memory and speed, never the gradient."""
     gradient_checkpointing: bool = True
     shard: bool = False
@@ -76,24 +76,24 @@ class RunConfig:
     """torch.compile each decoder layer; needs a sampler with weights of its own (vLLM)."""
 
     # Evaluation: same names as in eval.py
-    max_problems: int = 0
+    max_problems: int = value(0, "0 or more")
     """Held-out problems per evaluation; 0 takes all."""
-    samples: int = 8
+    samples: int = value(8, "1 or more")
     """Responses per held-out problem."""
-    top_p: float = 0.95
+    top_p: float = value(0.95, "in (0, 1]")
     """Nucleus of held-out responses; training samples from the whole distribution."""
     eval_start: bool = True
     """Evaluate the model before the first step, too; without, the run ends without its before/after table."""
-    eval_every: int = 20
+    eval_every: int = value(20, "1 or more")
 
     # Watching and keeping
-    seed: int = 0
+    seed: int = value(0, "0 or more")
     run_dir: str = ""
     """Default: runs/ and a name made of the model, the method and the seed."""
-    save_every: int = 20
-    keep_checkpoints: int = 2
+    save_every: int = value(20, "1 or more")
+    keep_checkpoints: int = value(2, "1 or more")
     """Newest checkpoints that stay on disk (beside the last)."""
-    show_every: int = 10
+    show_every: int = value(10, "1 or more")
     """Steps between two whole responses printed to read."""
     tensorboard: bool = False
     resume: bool = True
@@ -101,20 +101,12 @@ class RunConfig:
     trust_remote_code: bool = False
 
     def __post_init__(self):
-        for owner in type(self).__mro__:  # this class's check and those of the method's settings
+        cli.check(self)
+        for owner in type(self).__mro__:  # what no rule of a single field can say, here and among the method's settings
             if "check" in vars(owner):
                 owner.check(self)
 
     def check(self):
-        need(self, "0 or more", "weight_decay", "warmup_steps", "max_problems", "lr", "seed")
-        need(self, "finite", "lr", "weight_decay", "temperature")
-        need(self, "positive", "temperature", "grad_clip")
-        need(self, "in (0, 1]", "top_p")
-        need(self, "in (0, 1)", "gpu_memory_utilization")
-        need(self, "2 or more", "group_size")  # one response has nothing to be compared with
-        need(self, "1 or more", "steps", "prompts_per_step", "mini_batches", "max_prompt_tokens", "max_response_tokens")
-        need(self, "1 or more", "micro_batch_tokens", "samples", "eval_every", "save_every", "keep_checkpoints")
-        need(self, "1 or more", "show_every")
         if self.prompts_per_step % self.mini_batches:
             raise ValueError(
                 f"--prompts-per-step {self.prompts_per_step} must be a multiple of --mini-batches {self.mini_batches}"
@@ -215,14 +207,17 @@ def parse(argv: list[str], prog: str, description: str, extra: type | None = Non
     with cli.user_errors():
         method = cli.value_of("--method", argv, "drpo")
         ours = presets(method)
+    foreign, users = {}, {}
     if extra:
         cls = dataclasses.make_dataclass("Config", [], bases=(extra, config_class(method)), frozen=True)
         ours = {name: (about, cls(**dataclasses.asdict(cfg))) for name, (about, cfg) in ours.items()}
-    foreign = {}
+    else:
+        words = "is for --dry-run: torchrun says how many ranks there are"
+        foreign |= dict.fromkeys(("--gpus", "--gpu-memory"), words)
     for other, row in METHODS.items():
         for name in row.flags - METHODS[method].flags:
-            foreign.setdefault(cli.flag_of(name), []).append(other)
-    foreign = {k: f"does nothing with --method {method}, it is for {', '.join(v)}" for k, v in foreign.items()}
+            users.setdefault(cli.flag_of(name), []).append(other)
+    foreign |= {k: f"does nothing with --method {method}, it is for {', '.join(v)}" for k, v in users.items()}
     return cli.parse(ours, argv, prog=prog, description=description, foreign=foreign)
 
 

@@ -108,7 +108,7 @@ def drpo_objective(
     pull_M = (weight_MG * score_MG).sum(-1)  # Eq. 7, first term: E_{S+}[omega s]
     if negatives == "dro" and tau < math.inf:  # Eq. 7, second term: tau log E_{S-}[exp(s / tau)]
         scaled_MG = (score_MG / tau).masked_fill(~wrong_MG, -torch.inf)
-        push_M = tau * (scaled_MG.logsumexp(-1) - wrong_MG.sum(-1).log())
+        push_M = tau * (scaled_MG.logsumexp(-1) - wrong_MG.sum(-1, dtype=score_PG.dtype).log())
     else:
         push_M = (score_MG * wrong_MG).sum(-1) / wrong_MG.sum(-1)
     return (pull_M - push_M).sum() / len(score_PG)

@@ -28,6 +28,7 @@ import reward
 import rollout
 from config import TINY_MODEL
 from minidrpo import cli
+from minidrpo.cli import value
 from minidrpo.engine import loading
 from minidrpo.engine.distributed import DistContext, init_distributed, shutdown
 from minidrpo.records import GradedResponse, Problem
@@ -138,7 +139,8 @@ class Config:
     model: str = TINY_MODEL
     """Directory or Hub id of a causal language model in safetensors."""
     datasets: tuple[str, ...] = ("arithmetic",)
-    """arithmetic, aime, aime25, amc, math, minerva, olympiad_bench, gsm8k, a file, or OWNER/NAME[:CONFIG][@SPLIT]."""
+    """Built in: arithmetic, thinking. On the Hub: aime, aime25, amc, math, minerva, olympiad_bench, gsm8k, or
+    OWNER/NAME[:CONFIG][@SPLIT]. Or a file."""
     output_dir: str = "runs/eval"
     """Gets results.json, responses.jsonl and report.html; started again, only what is missing is done."""
     reference: str | None = None
@@ -147,35 +149,32 @@ class Config:
     """Also give the share of responses longer than this (GDPO's Exceed)."""
     data_dir: str | None = None
     """Directory of NAME.parquet files to take instead of the Hub."""
-    samples: int = 16
+    samples: int = value(16, "1 or more")
     """Responses per problem."""
-    temperature: float = 0.6
-    top_p: float = 0.95
-    max_response_tokens: int = 8192
+    temperature: float = value(0.6, "0 or more", "finite")
+    top_p: float = value(0.95, "in (0, 1]")
+    max_response_tokens: int = value(8192, "1 or more")
     """Limit of a response in tokens; one that is cut off there is wrong."""
-    max_prompt_tokens: int = 1536
+    max_prompt_tokens: int = value(1536, "1 or more")
     """Longer prompts are dropped and counted."""
-    max_problems: int = 0
+    max_problems: int = value(0, "0 or more")
     """Only the first problems of each data set; 0 takes all."""
     template: bool = True
     """Put problems into the tokenizer's chat template."""
     skip_unanswered: bool = False
     """Leave out (and count) rows without a truth instead of stopping."""
     suffix: str = data.SUFFIX
-    """Instruction appended to problems that lack it (never to the built-in arithmetic)."""
+    """Instruction appended to problems that lack it (never to those of a built-in task)."""
     sampler: Literal["auto", "vllm", "transformers"] = "auto"
     """auto: vLLM where it and a GPU are there."""
-    chunk: int = 32
+    chunk: int = value(32, "1 or more")
     """Problems per call of the sampler."""
-    seed: int = 0
+    seed: int = value(0, "0 or more")
     trust_remote_code: bool = False
     """Run code that comes with the model."""
 
     def __post_init__(self):
-        cli.need(self, "1 or more", "samples", "max_response_tokens", "max_prompt_tokens", "chunk")
-        cli.need(self, "0 or more", "temperature", "max_problems", "seed")
-        cli.need(self, "finite", "temperature")
-        cli.need(self, "in (0, 1]", "top_p")
+        cli.check(self)
         if not self.datasets:
             raise ValueError("--datasets names no data set")
 
@@ -191,11 +190,12 @@ def load_sets(cfg, tokenizer):
             n=cfg.max_problems or None,
             skip_unanswered=cfg.skip_unanswered,
         )
-        if {set_name(p) for p in found} & {set_name(p) for p in problems}:
-            raise ValueError(f"two of the data sets are called {set_name(found[0])!r}: rename a file or drop one")
+        if {set_name(p.source) for p in found} & {set_name(p.source) for p in problems}:
+            name = set_name(found[0].source)
+            raise ValueError(f"two of the data sets are called {name!r}: rename a file or drop one")
         if gaps := found[-1].index + 1 - len(found):  # only --skip-unanswered leaves any
             notes.append(f"{spec}: {gaps} rows without a truth (or more, at its end) are left out")
-        suffix = "" if spec == "arithmetic" else cfg.suffix
+        suffix = "" if data.is_built_in(spec) else cfg.suffix
         kept, ids, dropped = data.encode_prompts(
             found, tokenizer, max_tokens=cfg.max_prompt_tokens, template=cfg.template, suffix=suffix
         )

@@ -71,6 +71,7 @@ def train(cfg, ctx):
             group["lr"] = cfg.lr * min(1.0, step / max(1, cfg.warmup_steps))
         tokens = [r.rollout for r in responses]
         numbers = update(run.policy, run.optimizer, tokens, batch.correct_PG, weight_PG, cfg, ctx, run.sampler.exact)
+        run.optimizer.zero_grad(set_to_none=True)  # gradients would take room that the sampler wants
         clock.lap("update")
         run.sampler.update_weights(run.model, run.policy)
         clock.lap("sync")
@@ -123,7 +124,6 @@ def update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, ctx, exact_s
         if not math.isfinite(mini.grad_norm):  # the same on all ranks, so all stop, before the weights are spoilt
             raise FloatingPointError(f"the gradient is not finite ({mini.grad_norm}); the last checkpoint is intact")
         optimizer.step()
-    optimizer.zero_grad(set_to_none=True)  # gradients would take room that the sampler wants
     return batches.update_numbers(minis, gap, ctx)
 
 
@@ -140,10 +140,10 @@ def score_and_credit(policy, mini, cfg, ctx, on_policy):
             )
             kl_NT = drpo.kl_per_token(logp_NT, micro.old_logp_NT, micro.mask_NT, cfg.kl_estimator)
             kl += kl_NT.sum().double().cpu() / mini.n_tokens
-    score_PG, mini.kl = ctx.all_sum(score_N).view(mini.correct_PG.shape), ctx.all_sum(kl).item()
+    score_PG, kl = ctx.all_sum(score_N).view(mini.correct_PG.shape), ctx.all_sum(kl)
     groups = score_PG, mini.correct_PG, mini.weight_PG.double(), cfg.tau, cfg.negatives
-    mini.objective = drpo.drpo_objective(*groups).item()
-    return drpo.drpo_credit(*groups).flatten(), drpo.kl_penalty_grad(mini.kl, cfg.beta, cfg.delta).item()
+    mini.objective, mini.kl = drpo.drpo_objective(*groups).item(), kl.item()
+    return drpo.drpo_credit(*groups).flatten(), drpo.kl_penalty_grad(kl, cfg.beta, cfg.delta).item()
 
 
 def main(argv=None):

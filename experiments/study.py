@@ -1,7 +1,7 @@
 """study.py - eight methods at several strengths, with several seeds, under equal budgets: the trade-off measured.
 
-    python study.py                   all of it; start it again and it goes on, finished runs are kept
-    python study.py --methods drpo rloo-lp --seeds 0 --workers 4
+    python -m experiments.study                   all of it; start it again and it goes on, finished runs are kept
+    python -m experiments.study --methods drpo rloo-lp --seeds 0 --workers 4
 
 First each method's learning rate: one middle strength, every rate of one small grid, judged on validation problems.
 Then methods x strengths x seeds at that rate, judged on the test problems. Each run is train.py's
@@ -24,7 +24,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from config import TINY
+import config
 from experiments import study_plots
 from minidrpo import cli
 from minidrpo.methods.table import METHODS
@@ -46,7 +46,7 @@ MIDDLE = {  # where learning rates are compared
     **{"grpo-sum": 64, "gdpo": 64},
 }
 COLUMNS = (
-    *("method", "knob", "strength", "lr", "seed", "role", "phase", "step", "group"),
+    *("method", "hyperparameter", "strength", "lr", "seed", "role", "phase", "step", "group"),
     *("accuracy", "accuracy_se", "mean_length", "mean_length_se", "truncated", "mixed_groups", "entropy", "kl"),
     *("grad_norm", "reward_length", "seconds"),
 )
@@ -63,11 +63,11 @@ class Study:
     prompts_per_step: int = 16
     train_problems: int = 80
     """Few enough that every problem comes back four times: HAPO's record of a problem is of no use before."""
-    eval_problems: int = 512
-    eval_samples: int = 2
+    max_problems: int = 512
+    samples: int = 2
     dir: str = "runs/study"
     """Where the runs live; a study with another budget needs another one."""
-    out: str = "results/study.csv"
+    out: str = "experiments/results/study.csv"
     workers: int = 2
     """Runs at a time, one thread each."""
 
@@ -75,7 +75,7 @@ class Study:
         for name in self.methods:
             if name not in STRENGTHS:
                 raise ValueError(f"--methods: {name!r} is not one of {', '.join(STRENGTHS)}")
-        for flag in ("steps", "prompts_per_step", "train_problems", "eval_problems", "eval_samples", "workers"):
+        for flag in ("steps", "prompts_per_step", "train_problems", "max_problems", "samples", "workers"):
             if getattr(self, flag) < 1:
                 raise ValueError(f"--{flag.replace('_', '-')} must be 1 or more, got {getattr(self, flag)}")
         for flag, ok, rule in (
@@ -88,7 +88,7 @@ class Study:
                 raise ValueError(f"--{flag} must be {rule}, at least one and none twice, got {values}")
         if self.train_problems < self.prompts_per_step:
             raise ValueError(f"--train-problems {self.train_problems} are fewer than --prompts-per-step asks for")
-        if self.train_problems + self.eval_problems > arithmetic.MAX_PROBLEMS:
+        if self.train_problems + self.max_problems > arithmetic.MAX_PROBLEMS:
             raise ValueError(f"--train-problems and --max-problems: at most {arithmetic.MAX_PROBLEMS} together")
 
 
@@ -97,20 +97,22 @@ class Study:
 
 def run_config(study, method, strength, lr, seed, role):
     """The training run of one cell: the tiny preset with this budget. role: "lr" (validation) or "study" (test)."""
-    knob = METHODS[method].hyperparameter
-    name = "-".join([method, *([f"{knob}{strength:g}"] if strength is not None else []), f"lr{lr:g}", f"seed{seed}"])
-    return dataclasses.replace(
-        TINY,
-        **({knob: strength} if strength is not None else {}),
-        method=method,
+    hyperparameter = METHODS[method].hyperparameter
+    name = "-".join(
+        [method, *([f"{hyperparameter}{strength:g}"] if strength is not None else []), f"lr{lr:g}", f"seed{seed}"]
+    )
+    return config.make(
+        "tiny",
+        method,
+        **({hyperparameter: strength} if strength is not None else {}),
         lr=lr,
         seed=seed,
         steps=study.steps,
         prompts_per_step=study.prompts_per_step,
         train_data=str(Path(study.dir) / "train.jsonl"),
         eval_data=str(Path(study.dir) / "validation.jsonl") if role == "lr" else "arithmetic",
-        max_problems=study.eval_problems,
-        samples=study.eval_samples,
+        max_problems=study.max_problems,
+        samples=study.samples,
         eval_start=False,  # all runs start from the same base, which is evaluated once
         eval_every=study.steps,
         save_every=study.steps,
@@ -120,7 +122,7 @@ def run_config(study, method, strength, lr, seed, role):
 
 def claim_directory(study):
     """Write down the budget that all runs in this directory share; ValueError if they had another one."""
-    shared = ("steps", "prompts_per_step", "train_problems", "eval_problems", "eval_samples")
+    shared = ("steps", "prompts_per_step", "train_problems", "max_problems", "samples")
     ours, path = {key: getattr(study, key) for key in shared}, Path(study.dir) / "study.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     theirs = json.loads(path.read_text()) if path.exists() else ours
@@ -133,7 +135,7 @@ def claim_directory(study):
 def write_problems(study):
     """Two files: the problems that every run trains on, and as many as an evaluation takes for choosing learning rates.
     Both are of the training split; the test split is for the results alone."""
-    made = arithmetic.problems(study.train_problems + study.eval_problems, split="train")
+    made = arithmetic.problems(study.train_problems + study.max_problems, split="train")
     for name, part in ("train", made[: study.train_problems]), ("validation", made[study.train_problems :]):
         path = Path(study.dir) / f"{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -217,8 +219,15 @@ def choose_lr(study, method):
 
 def rows_of(cfg, strength, role):
     """All rows of one finished run, as dicts with the keys of COLUMNS."""
-    knob = METHODS[cfg.method].hyperparameter if strength is not None else ""
-    head = {"method": cfg.method, "knob": knob, "strength": strength, "lr": cfg.lr, "seed": cfg.seed, "role": role}
+    hyperparameter = METHODS[cfg.method].hyperparameter if strength is not None else ""
+    head = {
+        "method": cfg.method,
+        "hyperparameter": hyperparameter,
+        "strength": strength,
+        "lr": cfg.lr,
+        "seed": cfg.seed,
+        "role": role,
+    }
     train = jsonl.read(Path(cfg.run_dir) / "metrics.jsonl")
     total = 0.0
     for record in train:
@@ -235,7 +244,7 @@ def collect(cells, study):
     rows = []
     for role in ("lr", "study"):
         base = rows_of(base_config(study, role), None, role)
-        blank = {"method": "base", "knob": None, "lr": None, "seed": None, "seconds": None}
+        blank = {"method": "base", "hyperparameter": None, "lr": None, "seed": None, "seconds": None}
         rows += [row | blank for row in base if row["phase"] == "held out" and row["step"] == 0]
     for cfg, strength, role in cells:
         rows += rows_of(cfg, strength, role) if is_done(cfg) else []

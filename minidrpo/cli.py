@@ -43,11 +43,17 @@ RULES = {
 }
 
 
-def need(cfg, rule: str, *names: str) -> None:
-    """ValueError, as a user reads it, unless the fields `names` of `cfg` obey one of RULES."""
-    for name in names:
-        if not RULES[rule](getattr(cfg, name)):
-            raise ValueError(f"{flag_of(name)} must be {rule}, got {getattr(cfg, name)}")
+def value(default, *rules: str):
+    """A dataclass field with this default, whose value must obey some of RULES; `check` holds it to them."""
+    return dataclasses.field(default=default, metadata={"rules": rules})
+
+
+def check(cfg) -> None:
+    """ValueError for the first field of `cfg` that breaks one of its rules."""
+    for field in dataclasses.fields(cfg):
+        for rule in field.metadata.get("rules", ()):
+            if not RULES[rule](getattr(cfg, field.name)):
+                raise ValueError(f"{flag_of(field.name)} must be {rule}, got {getattr(cfg, field.name)}")
 
 
 def flag_of(name: str) -> str:

@@ -3,10 +3,16 @@
 import re
 from collections import Counter
 
-REFLECTION = {  # word: its pattern, read alike by Python and by the browser
-    "wait": "wait", "alternatively": "alternatively", "hmm": "hm+", "check": "(?:re)?check(?:s|ed|ing)?",
-    "verify": "verif(?:y|ies|ied|ying)", "actually": "actually", "hold on": "hold on", "reconsider": "reconsider",
-}  # fmt: skip
+REFLECTION = {  # word: its pattern, read alike by Python and by the browser; no capturing groups inside
+    "wait": "wait",
+    "alternatively": "alternatively",
+    "hmm": "hm+",
+    "check": "(?:re)?check(?:s|ed|ing)?",
+    "verify": "verif(?:y|ies|ied|ying)",
+    "actually": "actually",
+    "hold on": "hold on",
+    "reconsider": "reconsider",
+}
 PATTERN = re.compile(rf"\b(?:{'|'.join(f'({p})' for p in REFLECTION.values())})\b", re.IGNORECASE | re.ASCII)
 
 

@@ -43,8 +43,8 @@ def write(path, rows):
 def test_official_schema_keeps_text_and_answer_types(tmp_path, suffix, truths):
     path = write(tmp_path / f"bench{suffix}", [official("Why? " + data.SUFFIX, truth) for truth in truths])
     problems = data.load_problems(path)
-    assert [p.answer for p in problems] == truths
-    assert [type(p.answer) for p in problems] == [type(t) for t in truths]  # 142.0 stays a float, 70 an int
+    assert [p.truth for p in problems] == truths
+    assert [type(p.truth) for p in problems] == [type(t) for t in truths]  # 142.0 stays a float, 70 an int
     assert [(p.prompt, p.source, p.index) for p in problems] == [("Why? " + data.SUFFIX, "bench", i) for i in (0, 1)]
 
 
@@ -72,13 +72,13 @@ def test_numpy_values_become_plain_python():
         {"prompt": np.array([{"role": "user", "content": "q"}], dtype=object), "reward_model": {"ground_truth": t}}
         for t in (np.int64(7), np.float64(0.5), np.array(["x", "y"], dtype=object), np.array([1, 2]), np.str_("s"))
     ]
-    answers = [p.answer for p in data.rows_to_problems(rows, "s", "w")]
+    answers = [p.truth for p in data.rows_to_problems(rows, "s", "w")]
     assert answers == [7, 0.5, ["x", "y"], [1, 2], "s"]
     assert [type(a) for a in answers] == [int, float, list, list, str] and type(answers[3][0]) is int
 
 
 def test_gsm8k_answer_behind_its_mark():
-    assert data.rows_to_problems([{"question": "q", "answer": "2+2=4\n#### 4"}], "s", "w")[0].answer.strip() == "4"
+    assert data.rows_to_problems([{"question": "q", "answer": "2+2=4\n#### 4"}], "s", "w")[0].truth.strip() == "4"
 
 
 # ---------------------------------------------------------------------------------------------------- mistakes

@@ -1,7 +1,6 @@
 """Every method trains, on one rank and on two alike, and goes on after a kill with what it remembered."""
 
 import contextlib
-import dataclasses
 import json
 import math
 import multiprocessing
@@ -11,12 +10,13 @@ import signal
 import pytest
 import torch
 
+import config
 import train
-from config import TINY
+from minidrpo import setup
 from minidrpo.engine.distributed import DistContext
 from minidrpo.methods.table import METHODS
 from minidrpo.records import GradedResponse
-from minidrpo.rundir import checkpoint, jsonl, report
+from minidrpo.rundir import checkpoint, jsonl, log
 from minidrpo.rundir.metrics import summarise
 from minidrpo.tasks import arithmetic
 
@@ -35,16 +35,16 @@ def short(name, problems, folder, **changes):
     rest = dict(max_problems=1, eval_every=99, eval_start=False, save_every=1, keep_checkpoints=9, lr=1e-3)
     knobs = dict(alp_beta=1e-4, alpha=0.5, length_limit=50, l1_target=50, laser_every=1)
     files = dict(train_data=problems, eval_data=problems, run_dir=str(folder))
-    return dataclasses.replace(TINY, method=name, **(shape | rest | knobs | files | changes))
+    own = {name_: value for name_, value in knobs.items() if name_ in METHODS[name].flags}
+    return config.make("tiny", name, **(shape | rest | own | files | changes))
 
 
 @contextlib.contextmanager
 def training_alone():
     """Evaluations, figures and the page cost more than such a run's steps; test_train.py looks at them."""
-    nothing = summarise([GradedResponse("none", 0, 0, True, "correct", "1", 1, True, "")])
+    nothing = summarise([GradedResponse("none", 0, 0, "", 1, True, True, "correct", "1")])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report.Run, "finish", lambda self: None)
-        patch.setattr(train, "evaluate", lambda *args, **kwargs: nothing)
+        patch.setattr(setup, "evaluate", lambda *args, **kwargs: nothing)
         yield
 
 
@@ -104,7 +104,7 @@ def test_every_method_trains_and_two_ranks_equal_one(names, problems, tmp_path):
 def tensors_of_base():
     from safetensors.torch import load_file
 
-    return load_file(f"{TINY.model}/model.safetensors")
+    return load_file(f"{config.TINY_MODEL}/model.safetensors")
 
 
 def train_until_killed(rank, cfg):
@@ -115,7 +115,7 @@ def train_until_killed(rank, cfg):
             os.kill(os.getpid(), signal.SIGKILL)
 
     with training_alone(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report.Run, "log", kill)
+        patch.setattr(log.RunLog, "step", kill)
         train.train(cfg, DistContext())
 
 

@@ -188,7 +188,7 @@ def test_a_sampler_with_weights_of_its_own_gets_the_trainers():
     trained, own = tiny_model(), tiny_model()
     with torch.no_grad():
         trained.lm_head.weight.add_(1.0)
-    make_sampler("transformers", lambda: own, "nowhere", None, device="cpu").sync(trained)
+    make_sampler("transformers", lambda: own, "nowhere", None, device="cpu").update_weights(trained)
     assert all(torch.equal(a, b) for a, b in zip(own.parameters(), trained.parameters(), strict=True))
     assert own.lm_head.weight is not trained.lm_head.weight
 

@@ -203,15 +203,6 @@ def test_base_overthinks(model, tokenizer):
     assert sum("Wait" in t or "Alternatively" in t or "Hmm" in t for t in texts) > 0.5 * len(texts)
 
 
-def test_sampler_of_the_report_follows_the_model(model, tokenizer):
-    """At a temperature near zero, the cached loop with its left padding gives the model's own argmax."""
-    prompts = [tokenizer(f"<|user|>{text}<|assistant|><think>\n")["input_ids"] for text in ("17+5=?", "17+25-8-3+41=?")]
-    for prompt, answer in zip(prompts, make_base.sample(model, tokenizer, prompts, n=1, temperature=1e-4), strict=True):
-        with torch.no_grad():
-            logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
-        assert answer == logits.argmax(-1).tolist()
-
-
 def test_training_is_seeded_and_learns_only_the_response(tokenizer):
     def weights(seed):
         torch.manual_seed(seed)

@@ -41,10 +41,7 @@ def weights(folder):
 
 
 def numbers(folder, name="metrics.jsonl"):
-    return [
-        {k: v for k, v in record.items() if not k.startswith("seconds")}
-        for record in jsonl.read(folder / name)
-    ]
+    return [{k: v for k, v in record.items() if not k.startswith("seconds")} for record in jsonl.read(folder / name)]
 
 
 @pytest.fixture(scope="module")
@@ -148,8 +145,8 @@ def write_rows(path, rows):
 
 
 MISTAKES = {
-    "lambda": (["--lam=0"], "--lam must be positive, got 0.0"),
-    "lambda nan": (["--lam=nan"], "--lam must be positive"),
+    "lambda": (["--lam=0"], "--lam must be at least 1e-06, got 0.0"),
+    "lambda nan": (["--lam=nan"], "--lam must be at least 1e-06, got nan"),
     "group of one": (["--group-size=1"], "--group-size must be 2 or more"),
     "seed": (["--seed=-1"], "--seed must be 0 or more, got -1"),
     "context": (["--max-response-tokens=2000"], "exceed the context of"),
@@ -160,7 +157,7 @@ MISTAKES = {
     "model": (["--model=./no/such/model"], "model directory ./no/such/model does not exist"),
     "data": (["--train-data=./none.jsonl"], "./none.jsonl: no such file"),
     "sampler": (["--sampler=vllm"], "vllm"),
-    "gpus": (["--gpus=8"], "--gpus and --gpu-memory are for --dry-run"),
+    "gpus": (["--gpus=8"], "--gpus is for --dry-run"),
     "run dir": ([f"--run-dir={ROOT / 'LICENSE'}"], "is a file"),
 }
 
@@ -214,7 +211,7 @@ def test_another_config_in_the_same_directory_is_refused(finished, capsys):
 def test_a_run_whose_files_somebody_changed(finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "run")
     for file, text, said in (
-        ("evals.jsonl", '{"step": "1"}\n', "evals.jsonl, line 1: not an object with a number called step"),
+        ("evals.jsonl", '{"step": "1"}\n', "evals.jsonl, line 1: step is '1', not a whole number"),
         ("checkpoints/step_4/trainer.json", "[]", "trainer.json does not say the step"),
     ):
         whole = (tmp_path / "run" / file).read_text()

@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+import config
 import drpo
 import train
-from config import TINY
 from conftest import make_rollouts, make_small_model
 from minidrpo import setup
 from minidrpo.engine import batches
@@ -26,10 +26,11 @@ P, G = 6, 4
 LR = 1e-3  # large enough that the second mini-batch is far off-policy and feels the trust region
 
 
-def settings(**changes):
-    return dataclasses.replace(
-        TINY, prompts_per_step=P, group_size=G, max_response_tokens=20, grad_clip=1e9, tau=0.5, lam=0.1, **changes
-    )
+def settings(method="drpo", **changes):
+    shape = dict(prompts_per_step=P, group_size=G, max_response_tokens=20, grad_clip=1e9)
+    own = dict(tau=0.5, lam=0.1, sb_b=0.1, l1_target=10, length_limit=10, l1_alpha=0.05)
+    own = {name: value for name, value in own.items() if name in methods.METHODS[method].flags}
+    return config.make("tiny", method, **(shape | own | changes))
 
 
 def batch():
@@ -177,14 +178,15 @@ def _rank(rank, ranks, folder, cases):
 HOW = {  # what each clipped method promises, written down once more: aggregate, lower and upper clip
     **dict.fromkeys(("grpo", "grpo-lp", "rloo-lp", "alp", "hapo", "l1-max", "shorter-better", "laser-d"),
                     ("sequence", 0.2, 0.2)),
+    **dict.fromkeys(("grpo-lp-no-std", "grpo-lp-mixed-only", "grpo-lp-batch-std"), ("sequence", 0.2, 0.2)),
+    **dict.fromkeys(("ddca", "gr3", "lead"), ("sequence", 0.2, 0.2)),
     "dr-grpo": ("constant", 0.2, 0.2), "grpo-sum": ("token", 0.2, 0.28), "gdpo": ("token", 0.2, 0.28),
 }  # fmt: skip
 FAR = 0.1  # a learning rate that takes the second mini-batch's ratios past the clips
 
 
 def method_settings(name, mini_batches=2, budget=60):
-    cfg = settings(method=name, mini_batches=mini_batches, micro_batch_tokens=budget)
-    return dataclasses.replace(cfg, sb_b=0.1, l1_target=10, length_limit=10, l1_alpha=0.05)
+    return settings(name, mini_batches=mini_batches, micro_batch_tokens=budget)
 
 
 def weights_of(cfg):
@@ -240,7 +242,20 @@ def method_streamed(cfg, ctx):
     return *flat(model), numbers
 
 
-OF_A_KIND = ("disco", "grpo-lp", "alp", "l1-max", "shorter-better", "laser-d", "grpo-sum")  # as others, by their update
+OF_A_KIND = (
+    "disco",
+    "grpo-lp",
+    "alp",
+    "l1-max",
+    "shorter-better",
+    "laser-d",
+    "grpo-sum",
+    "grpo-lp-no-std",
+    "gr3",
+    "grpo-lp-mixed-only",
+    "grpo-lp-batch-std",
+    "ddca",
+)  # as others, by their update
 
 
 @pytest.mark.parametrize(

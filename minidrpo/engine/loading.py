@@ -22,7 +22,7 @@ def load_tokenizer(path, trust_remote_code=False):
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ValueError(f"no tokenizer at {path}: {_first_line(error)}") from error
     if tokenizer.eos_token_id is None:
-        raise ValueError(f"the tokenizer at {path} has no end token (eos_token), so no answer could ever end")
+        raise ValueError(f"the tokenizer at {path} has no end token (eos_token), so no response could ever end")
     _check_spaces(tokenizer, path)
     return tokenizer
 

@@ -10,20 +10,19 @@ from typing import ClassVar, Literal
 import torch
 
 import drpo
-from minidrpo.cli import need
+from minidrpo.cli import value
 from minidrpo.methods.method import Discriminative, Method
 from minidrpo.reflection import reflection_words
 
 
 def _length(shape):
-    # float64: differences of lengths are divided by a small lambda
-    return lambda batch, cfg: drpo.length_preference(batch.length_PG.double(), cfg.max_response_tokens, shape)
+    return lambda batch, cfg: drpo.length_preference(batch.length_PG, cfg.max_response_tokens, shape)
 
 
 def fewer_reflections(batch, cfg):
     """1/(1 + number of reflection words such as "wait" and "check"): terse reasoning, whatever its length in tokens."""
     counts = [sum(reflection_words(text).values()) for text in batch.texts]
-    return 1 / (1 + torch.tensor(counts, dtype=torch.float64).view(batch.correct_PG.shape))
+    return 1 / (1 + torch.tensor(counts, dtype=torch.float32).view(batch.correct_PG.shape))
 
 
 PREFERENCES = {  # name: (batch, cfg) -> preference_PG in [0, 1], higher is better
@@ -38,40 +37,29 @@ PREFERENCES = {  # name: (batch, cfg) -> preference_PG in [0, 1], higher is bett
 class TrustRegion:
     score: Literal["log_likelihood", "likelihood_ratio"] = "log_likelihood"
     """What is pulled and pushed: mean log-likelihood per token, or mean likelihood ratio (DisCO's other form)."""
-    beta: float = 1e3
+    beta: float = value(1e3, "0 or more", "finite")
     """Weight of the trust region's squared hinge, (beta/2) [KL - delta]_+^2."""
-    delta: float = 1e-4
+    delta: float = value(1e-4, "0 or more", "finite")
     """Radius of the trust region: KL(old || new) in nats per token that costs nothing."""
     kl_estimator: Literal["k1", "k3"] = "k1"
     """Per-token estimate of KL: log-ratio, or the one that is never negative."""
-
-    def check(self):
-        need(self, "0 or more", "beta", "delta")
-        need(self, "finite", "beta", "delta")
 
 
 @dataclass(frozen=True)
 class DisCO(TrustRegion):
     negatives: Literal["dro", "mean"] = "dro"
     """How wrong responses are pushed down: worst case (DisCO, DRPO) or mean (DisCO-b)."""
-    tau: float = 10.0
+    tau: float = value(10.0, "positive", "finite")
     """Temperature of the DRO over wrong responses; small concentrates on the likeliest one."""
     lam: ClassVar[float] = math.inf
-
-    def check(self):
-        need(self, "positive", "tau")
-        need(self, "finite", "tau")
 
 
 @dataclass(frozen=True)
 class DRPO(DisCO):
-    lam: float = 0.1
+    lam: float = value(0.1, "at least 1e-06")
     """lambda: small favours short correct responses, large ignores length, inf is DisCO."""
     preference: Literal[tuple(PREFERENCES)] = "linear"
     """What is preferred among correct responses: short ones (three shapes), or few reflection words."""
-
-    def check(self):
-        need(self, f"at least {drpo.SMALLEST_LAM:g}", "lam")
 
 
 @dataclass(frozen=True)
@@ -93,7 +81,8 @@ def right(batch, cfg, state):
 
 def positive_weights(reward_PG, batch, cfg):
     """The closed form of the paper; uniform over the correct responses at lambda = inf."""
-    return drpo.positive_distribution(reward_PG, batch.correct_PG, cfg.lam)
+    # float64: a small lambda makes the exponents large, and float32 would round their differences
+    return drpo.positive_distribution(reward_PG.double(), batch.correct_PG, cfg.lam).float()
 
 
 ROWS = {

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from minidrpo.cli import need
+from minidrpo.cli import value
 from minidrpo.methods import baselines
 from minidrpo.methods.discriminative import right
 from minidrpo.methods.method import Clipped, Method
@@ -22,12 +22,8 @@ from minidrpo.methods.method import Clipped, Method
 class GroupNormalised:
     adv_std: Literal["sample", "population"] = "sample"
     """Divide the advantage by this standard deviation of the group ..."""
-    adv_eps: float = 1e-6
+    adv_eps: float = value(1e-6, "positive", "finite")
     """... plus this. ALP's beta acts through it."""
-
-    def check(self):
-        need(self, "positive", "adv_eps")
-        need(self, "finite", "adv_eps")
 
 
 def group_normalised(reward_PG, batch, cfg):
@@ -50,12 +46,8 @@ def leave_one_out(reward_PG, batch, cfg):
 
 @dataclass(frozen=True)
 class Alpha:
-    alpha: float = 0.2
+    alpha: float = value(0.2, "0 or more", "finite")
     """Weight of the length penalty; 0 is none."""
-
-    def check(self):
-        need(self, "0 or more", "alpha")
-        need(self, "finite", "alpha")
 
 
 @dataclass(frozen=True)
@@ -76,12 +68,8 @@ def rloo_lp(batch, cfg, state):
 
 @dataclass(frozen=True)
 class ALP(GroupNormalised):
-    alp_beta: float = 1e-7
+    alp_beta: float = value(1e-7, "0 or more", "finite")
     """Reward lost per token, times the prompt's solve rate."""
-
-    def check(self):
-        need(self, "0 or more", "alp_beta")
-        need(self, "finite", "alp_beta")
 
 
 def alp(batch, cfg, state):  # float64: at the paper's beta the penalty is finer than float32's steps
@@ -93,12 +81,8 @@ def alp(batch, cfg, state):  # float64: at the paper's beta the penalty is finer
 
 @dataclass(frozen=True)
 class HAPO(GroupNormalised):
-    hapo_w: float = 1.0
+    hapo_w: float = value(1.0, "0 or more", "finite")
     """Weight of the length reward; at most 1 keeps every correct response above every wrong one."""
-
-    def check(self):
-        need(self, "0 or more", "hapo_w")
-        need(self, "finite", "hapo_w")
 
 
 def hapo(batch, cfg, state):
@@ -120,19 +104,14 @@ def hapo_remember(state, batch, cfg):
 
 @dataclass(frozen=True)
 class L1Max(GroupNormalised):
-    l1_target: int = 4096
+    l1_target: int = value(4096, "1 or more")
     """Tokens asked for."""
-    l1_alpha: float = 3e-4
+    l1_alpha: float = value(3e-4, "0 or more", "finite")
     """Reward lost per token over the target."""
     l1_slope: Literal["paper", "code"] = "paper"
     """As published, or half as steep as in its repository."""
     l1_prompt: bool = True
     """Tell the model the target ("Think for maximum N tokens.")."""
-
-    def check(self):
-        need(self, "1 or more", "l1_target")
-        need(self, "0 or more", "l1_alpha")
-        need(self, "finite", "l1_alpha")
 
 
 def l1_max(batch, cfg, state):
@@ -145,14 +124,10 @@ def l1_suffix(cfg):
 
 @dataclass(frozen=True)
 class ShorterBetter(GroupNormalised):
-    sb_a: float = 2.0
+    sb_a: float = value(2.0, "0 or more", "finite")
     """Reward of a correct response."""
-    sb_b: float = 1e-3
+    sb_b: float = value(1e-3, "0 or more", "finite")
     """Reward lost per token of distance from the group's shortest correct response."""
-
-    def check(self):
-        need(self, "0 or more", "sb_a", "sb_b")
-        need(self, "finite", "sb_a", "sb_b")
 
 
 def shorter_better(batch, cfg, state):
@@ -166,15 +141,10 @@ LASER_MONITOR = 500  # prompts; the authors sample as many anew, here they are t
 
 @dataclass(frozen=True)
 class LaserD(GroupNormalised):
-    laser_bonus: float = 0.5
+    laser_bonus: float = value(0.5, "0 or more", "finite")
     """Reward of a correct response within its target."""
-    laser_every: int = 20
+    laser_every: int = value(20, "1 or more")
     """Steps between two choices of the targets."""
-
-    def check(self):
-        need(self, "0 or more", "laser_bonus")
-        need(self, "finite", "laser_bonus")
-        need(self, "1 or more", "laser_every")
 
 
 def laser_d(batch, cfg, state):

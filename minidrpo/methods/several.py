@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from minidrpo.cli import need
+from minidrpo.cli import value
 from minidrpo.methods import baselines
 from minidrpo.methods.discriminative import right
 from minidrpo.methods.method import Clipped, Method
@@ -40,7 +40,7 @@ class Several:
     GSM8K task); correct wants a box there, too."""
     reward_weights: tuple[float, ...] = ()
     """One weight per reward; none: all 1."""
-    length_limit: int = 4000
+    length_limit: int = value(4000, "1 or more")
     """Tokens within which the length rewards are earned."""
 
     def check(self):
@@ -52,7 +52,6 @@ class Several:
             )
         if not all(map(math.isfinite, self.reward_weights)):
             raise ValueError(f"--reward-weights must be finite, got {self.reward_weights}")
-        need(self, "1 or more", "length_limit")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 A new method is one function and one row, and a new preference for DRPO as well (docs/extend.md). The rows stand beside
 their functions and settings: discriminative.py (DRPO, DisCO), penalties.py (GRPO and length penalties), several.py
-(GDPO). The formulas themselves are in drpo.py and baselines.py.
+(GDPO), after_drpo.py (later methods, and an ablation). The formulas themselves are in drpo.py and baselines.py.
 
 P prompts | G responses per prompt
 """
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 import drpo
-from minidrpo.methods import discriminative, penalties, several
+from minidrpo.methods import after_drpo, discriminative, penalties, several
 from minidrpo.methods.method import Batch, Clipped, Discriminative, Method
 
 __all__ = ["METHODS", "Batch", "Clipped", "Discriminative", "Method", "compute_weights", "credit"]
 
-METHODS: dict[str, Method] = discriminative.ROWS | penalties.ROWS | several.ROWS
+METHODS: dict[str, Method] = discriminative.ROWS | penalties.ROWS | several.ROWS | after_drpo.ROWS
 
 
 def compute_weights(batch: Batch, cfg, state: dict) -> tuple[Tensor, dict]:

@@ -8,6 +8,14 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+# UTF-8 has no bytes for half of a surrogate pair, which "\\ud800" in a data file gives; written as this escape it is
+# valid JSON and is read back as it was
+UTF_8 = ("utf-8", "backslashreplace")
+
+
+def _line(record: dict) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
 
 def append(path: str | Path, records: Iterable[dict]) -> None:
     """Append records, one JSON object per line; after a torn last line, on a line of their own. OSError names the
@@ -16,22 +24,22 @@ def append(path: str | Path, records: Iterable[dict]) -> None:
         with open(path, "a+b") as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
-                torn = file.read() != b"\n"
-                file.write(b"\n" if torn else b"")
-            file.writelines(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records)
+                if file.read() != b"\n":
+                    file.write(b"\n")
+            file.writelines(_line(record).encode(*UTF_8) for record in records)
     except OSError as error:
         raise OSError(f"could not write {path}: {error}") from error
 
 
 def write(path: Path, records: Iterable[dict]) -> None:
     """The whole file or none of it."""
-    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    write_text(path, "".join(map(_line, records)))
 
 
 def write_text(path: Path, text: str) -> None:
     """The whole file or none of it: a reader never meets a half-written one."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
+    part.write_text(text, *UTF_8)
     os.replace(part, path)
 
 
@@ -59,12 +67,12 @@ def lines(path: str | Path, keys: Iterable[str] = ("step",), skip_broken: bool =
                 yield record
 
 
-def read(path: str | Path) -> list[dict]:
-    """All records of a log by step, each an object with the whole number `step`; a torn last line is left out."""
-    records = list(lines(path))
+def read(path: str | Path, key: str = "step") -> list[dict]:
+    """All records of a log, each an object with the whole number `key`; a torn last line is left out."""
+    records = list(lines(path, [key]))
     for number, record in enumerate(records, 1):
-        if not isinstance(record["step"], int):
-            raise ValueError(f"{path}, line {number}: step is {record['step']!r}, not a whole number")
+        if not isinstance(record[key], int):
+            raise ValueError(f"{path}, line {number}: {key} is {record[key]!r}, not a whole number")
     return records
 
 

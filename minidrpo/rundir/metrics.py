@@ -24,7 +24,7 @@ class EvalResult:
     accuracy_se: float
     """Standard error of the accuracy, clustered by problem; nan for one problem."""
     pass_at_k: dict
-    """k -> the chance that one of k answers is right, for k up to 16, powers of two above, and n."""
+    """k -> the chance that one of k responses is right, for k up to 16, powers of two above, and n."""
     majority: float
     """Share of problems whose most frequent answer is right."""
     mean_length: float
@@ -51,7 +51,8 @@ class EvalResult:
 
 
 def summarise(responses: list[GradedResponse], *, seconds: float = math.nan, breakdown: bool = True) -> EvalResult:
-    """The numbers of a set of responses, the same count for every problem."""
+    """The numbers of a set of responses, the same count for every problem. seconds: how long they took; breakdown:
+    also by source."""
     assert responses, "nothing to summarise"
     problems = {}
     for r in responses:
@@ -62,7 +63,10 @@ def summarise(responses: list[GradedResponse], *, seconds: float = math.nan, bre
     length_Pn = np.array([[r.length for r in group] for group in problems.values()], dtype=float)
     right = correct_Pn > 0
     ks = sorted({*range(1, min(n, 16) + 1), *(2**i for i in range(n.bit_length())), n})
-    sources = list(dict.fromkeys(r.source for r in responses)) if breakdown else []
+    by_source = {r.source: [] for r in responses}
+    for r in responses:
+        by_source[r.source].append(r)
+    sources = sorted(by_source) if breakdown and len(by_source) > 1 else []
     return EvalResult(
         accuracy=correct_Pn.mean().item(),
         accuracy_se=clustered_se(correct_Pn),
@@ -80,18 +84,10 @@ def summarise(responses: list[GradedResponse], *, seconds: float = math.nan, bre
         n_problems=len(problems),
         n_samples=n,
         reasons=Counter(r.reason for r in responses),
-        by_source=group_by(responses, lambda r: r.source) if len(sources) > 1 else {},
+        by_source={source: summarise(by_source[source], breakdown=False) for source in sources},
         seconds=seconds,
         responses=responses,
     )
-
-
-def group_by(responses, key) -> dict:
-    """key(response) -> EvalResult of the responses that share it, in sorted order."""
-    groups = {}
-    for r in responses:
-        groups.setdefault(key(r), []).append(r)
-    return {name: summarise(groups[name], breakdown=False) for name in sorted(groups)}
 
 
 def clustered_se(value_Pn) -> float:
@@ -128,7 +124,14 @@ def aes(accuracy, length, accuracy_ref, length_ref, *, a=AES["a"], b=AES["b"], c
     return a * shorter + (b if better >= 0 else c) * better
 
 
-def exceed(responses, limit: int) -> float:
+def aes_of(new: dict, old: dict) -> float | None:
+    """AES of `new` against `old`, each with accuracy and mean_length; None where one of them is not known."""
+    keys = ("accuracy", "mean_length")
+    known = all(is_number(r.get(key)) for r in (new, old) for key in keys) and old["accuracy"] and old["mean_length"]
+    return aes(*(r[key] for r in (new, old) for key in keys)) if known else None
+
+
+def exceed(responses: list[GradedResponse], limit: int) -> float:
     """GDPO's Exceed: the share of responses longer than `limit` tokens."""
     return float(np.mean([r.length > limit for r in responses]))
 
@@ -139,6 +142,11 @@ PAPER_SETS = (("gsm8k",), ("math",), ("olympiad_bench",), ("aime", "aime25"))
 def paper_average(value_by_set: dict) -> float:
     """DRPO's average over four sets, where AIME is the mean of AIME24 and AIME25; nan if one of the five is missing."""
     return float(np.mean([np.mean([value_by_set.get(name, math.nan) for name in pool]) for pool in PAPER_SETS]))
+
+
+def is_number(value) -> bool:
+    """Is `value` a finite number? Files of runs hold null where there was nothing to average, or no such key."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def as_json(value):
@@ -162,7 +170,7 @@ STAGES = ("sample", "grade", "weigh", "update", "sync")
 
 def step_times(steps: list[dict], evaluations: list[dict] = ()) -> dict:
     """Where a run's time went, from the records of metrics.jsonl and evals.jsonl: {"seconds": {stage: its total},
-    "steps", "generated": tokens a second of sampling, "trained": of updating}; a rate is nan where it cannot be told.
+    "steps", "generated": tokens per second of sampling, "trained": of updating}; a rate is nan where it cannot be told.
     Saving, logging and the start are not in it."""
     seconds = {stage: sum(r.get(f"seconds_{stage}", 0.0) for r in steps) for stage in STAGES}
     seconds["evaluate"] = sum(e.get("seconds", 0.0) for e in evaluations)

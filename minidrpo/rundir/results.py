@@ -11,29 +11,27 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 import operator
 from pathlib import Path
 from statistics import fmean
 
-from minidrpo.records import GradedResponse
+from minidrpo.records import GradedResponse, Problem
 from minidrpo.rundir import jsonl
-from minidrpo.rundir.metrics import AES, aes, as_json, exceed, paper_average, summarise
+from minidrpo.rundir.metrics import AES, aes_of, as_json, exceed, paper_average, summarise
 
 FIELDS = [f.name for f in dataclasses.fields(GradedResponse) if f.name != "rollout"]
 
 
-def set_name_of(source):
+def set_name(source: str) -> str:
     """The data set: `arithmetic` of the source `arithmetic/level-3`."""
     return source.split("/")[0]
 
 
-def set_name(problem_or_response):
-    return set_name_of(problem_or_response.source)
-
-
-def claim_directory(output, cfg, max_response_tokens, problems, prompt_ids):
-    """Write config.json, or refuse a directory whose responses another model, data set or sampling setting gave."""
+def claim_directory(
+    output: Path, cfg, max_response_tokens: int, problems: list[Problem], prompt_ids: list[list[int]]
+) -> None:
+    """Write config.json, or refuse (ValueError) a directory whose responses another model, data set or sampling
+    setting gave."""
     prompts = json.dumps([[p.source, p.index, p.truth, ids] for p, ids in zip(problems, prompt_ids, strict=True)])
     asked = {
         "model": cfg.model,
@@ -67,7 +65,7 @@ def claim_directory(output, cfg, max_response_tokens, problems, prompt_ids):
         raise ValueError(f"{output} holds responses with {was}: take another --output-dir")
 
 
-def fingerprint(model):
+def fingerprint(model: str) -> str:
     """What tells two models apart without reading them whole: config, and size and both ends of each weight file."""
     digest = hashlib.sha256()
     files = sorted(Path(model).glob("*.safetensors")) + [Path(model) / "config.json"]
@@ -82,7 +80,7 @@ def fingerprint(model):
     return digest.hexdigest()
 
 
-def read_responses(output) -> list[GradedResponse]:
+def read_responses(output: Path) -> list[GradedResponse]:
     """Every whole response saved in the directory, each once, whichever rank wrote it. What a kill tore is left out."""
     found = {}
     for path in [output / "responses.jsonl", *sorted(output.glob("responses.part-*.jsonl"))]:
@@ -94,30 +92,26 @@ def read_responses(output) -> list[GradedResponse]:
     return list(found.values())
 
 
-def read_reference(directory) -> dict:
-    """The results.json of another evaluation, for AES. What is wrong with it is said here, before the work starts."""
+def read_reference(directory: str | Path) -> dict:
+    """The results.json of another evaluation, for AES. ValueError, before the work starts, if it is none."""
     path = Path(directory) / "results.json"
+    if not path.exists():
+        raise ValueError(f"--reference {directory}: no results.json there")
     try:
         found = json.loads(path.read_text("utf-8"))
-        numbers = [*found["sets"].values(), found["average"]["plain"], found["average"]["paper"]]
-        for row in numbers:
-            for key in ("accuracy", "mean_length"):
-                float(row[key] or 0)  # null: not known
+        for row in (*found["sets"].values(), found["average"]["plain"], found["average"]["paper"]):
+            float(row["accuracy"] or 0), float(row["mean_length"] or 0)  # null: not known
         found["config"]["model"]
         return found
-    except FileNotFoundError as error:
-        raise ValueError(f"--reference {directory}: no results.json there") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"--reference {path} cannot be read: {error}") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"--reference {path}: not the results of an evaluation") from error
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        raise ValueError(f"--reference {path}: not the results of an evaluation ({error!r})") from error
 
 
 def write_results(cfg, result, output, max_response_tokens, notes, reference=None) -> tuple[dict, dict, dict | None]:
     """Write results.json and responses.jsonl; returns (name -> EvalResult, one per data set; their averages; AES)."""
     by_set = {}
     for r in result.responses:
-        by_set.setdefault(set_name(r), []).append(r)
+        by_set.setdefault(set_name(r.source), []).append(r)
     sets = {name: summarise(responses) for name, responses in by_set.items()}
     average = {"plain": {}, "paper": {}}
     for key in ("accuracy", "mean_length"):
@@ -125,13 +119,8 @@ def write_results(cfg, result, output, max_response_tokens, notes, reference=Non
         average["plain"][key], average["paper"][key] = fmean(by_name.values()), paper_average(by_name)
     settings = dataclasses.asdict(cfg) | {"max_response_tokens": max_response_tokens}
     del settings["output_dir"]
-    results = {
-        "config": settings,
-        "notes": notes,
-        "average": average,
-        "sets": sets,
-        "exceed": {"tokens": cfg.exceed} | {name: exceed(r.responses, cfg.exceed) for name, r in sets.items()},
-    }
+    results = {"config": settings, "notes": notes, "average": average, "sets": sets}
+    results["exceed"] = {"tokens": cfg.exceed} | {name: exceed(r.responses, cfg.exceed) for name, r in sets.items()}
     if reference:
         results["aes"] = compare(sets, average, reference)
     jsonl.write_text(output / "results.json", json.dumps(as_json(results), indent=1) + "\n")
@@ -141,13 +130,10 @@ def write_results(cfg, result, output, max_response_tokens, notes, reference=Non
     return sets, average, results.get("aes")
 
 
-def compare(sets, average, reference) -> dict:
+def compare(sets: dict, average: dict, reference: dict) -> dict:
     """AES of each set and of both averages against a reference's results.json, with the constants it was made with."""
     pairs = {name: (as_json(r), reference["sets"].get(name)) for name, r in sets.items()}
     pairs |= {f"average ({kind})": (average[kind], reference["average"][kind]) for kind in average}
-    scores = {
-        name: aes(new["accuracy"], new["mean_length"], old["accuracy"], old["mean_length"])
-        for name, (new, old) in pairs.items()
-        if old and old["accuracy"] and not math.isnan(new["accuracy"])
-    }
-    return {"reference": reference["config"]["model"], "constants": AES, **scores}
+    scores = {name: aes_of(new, old) for name, (new, old) in pairs.items() if old}
+    known = {name: score for name, score in scores.items() if score is not None}
+    return {"reference": reference["config"]["model"], "constants": AES, **known}

@@ -17,18 +17,15 @@ import rollout
 from minidrpo import cli
 from minidrpo.engine import memory
 from minidrpo.engine.memory import GIB
+from minidrpo.show.tables import plain
 
 
 @dataclass(frozen=True)
 class GPUs:
-    gpus: int = 0
+    gpus: int = cli.value(0, "0 or more")
     """How many; 0 is what this machine has, or 8."""
-    gpu_memory: float = 0.0
+    gpu_memory: float = cli.value(0.0, "0 or more", "finite")
     """GiB of each; 0 is what this machine's have, or 80."""
-
-    def check(self):
-        cli.need(self, "0 or more", "gpus", "gpu_memory")
-        cli.need(self, "finite", "gpu_memory")
 
 
 def show(cfg) -> None:
@@ -49,20 +46,19 @@ def show(cfg) -> None:
     elif cfg.sampler == "auto":
         print("--sampler auto: vLLM is assumed; add --sampler transformers for a node without it")
     plan = memory.Plan.of(cfg, gpus, vllm)
-    Console().print(table(cfg, s, plan, total))
+    size = f"{s.parameters / 1e9:.2f} billion" if s.parameters > 1e8 else f"{s.parameters / 1e6:.2f} million"
+    print(f"{cfg.model}: {size} parameters, {plan.gpus} x {total / GIB:.0f} GiB")
+    Console().print(table(s, plan, total))
     print_step(cfg, s, plan, total)
     if reason := memory.reason_not_to_fit(cfg, gpus, total, vllm):
         print(f"warning: by this estimate it will not fit: {cfg.model}: {reason}")
 
 
-def table(cfg, s, plan, total: float) -> Table:
-    """One row per term of a rank's memory, one column per stage."""
+def table(s: memory.Shapes, plan: memory.Plan, total: float) -> Table:
+    """One row per term of a rank's memory, one column per stage. total: bytes of one GPU."""
     rows = memory.terms(s, plan, total)
-    size = f"{s.parameters / 1e9:.2f} billion" if s.parameters > 1e8 else f"{s.parameters / 1e6:.2f} million"
-    title = f"{cfg.model}: {size} parameters, {plan.gpus} x {total / GIB:.0f} GiB"
-    made = Table("GiB per GPU", "always", "sample", "update", "how", title=title, title_justify="left")
-    for column in made.columns[1:4]:
-        column.justify = "right"
+    made = plain(None, "GiB per GPU", "always", "sample", "update", "how")
+    made.columns[-1].justify = "left"
     for t in rows:
         cells = (f"{t.bytes / GIB:.1f}" if t.phase == p else "" for p in ("resident", "sample", "update"))
         made.add_row(t.name, *cells, t.how)
@@ -71,7 +67,7 @@ def table(cfg, s, plan, total: float) -> Table:
     return made
 
 
-def print_step(cfg, s, plan, total: float) -> None:
+def print_step(cfg, s: memory.Shapes, plan: memory.Plan, total: float) -> None:
     """The size of a step in sentences."""
     n = cfg.prompts_per_step * cfg.group_size
     print(

@@ -17,10 +17,16 @@ from minidrpo import cli
 from minidrpo.rundir import jsonl
 from minidrpo.rundir.metrics import step_times
 
-PLAIN = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False, "title_justify": "left"}
+
+def plain(title: str | None, *columns: str, **style) -> Table:
+    """A table without frames; all but its first column hold numbers."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, **style)
+    for column in columns:
+        table.add_column(column, justify="right" if table.columns else "left")
+    return table
 
 
-def result_table(results: dict, title: str = "", averages: dict | None = None, scores: dict | None = None):
+def result_table(results: dict, title: str = "", averages: dict | None = None, scores: dict | None = None) -> Table:
     """A rich table, one row for each name -> EvalResult; parts of a set come indented below it. averages: its kind
     -> its accuracy and mean_length over the sets. scores: results.compare's AES against a reference, by row."""
     n = max(r.n_samples for r in results.values())
@@ -28,31 +34,15 @@ def result_table(results: dict, title: str = "", averages: dict | None = None, s
     shares = ", ".join(f"{name} {100 * count / reasons.total():.1f} %" for name, count in reasons.most_common())
     caption = (
         "tokens, right, wrong: mean length (median) of all, right and wrong responses, end token included\n"
-        f"none: ended by itself without giving an answer; reasons: {shares}"
+        f"trunc: truncated at the limit; none: ended by itself without giving an answer\nreasons: {shares}"
     )
     if scores:
         caption += "\nAES against {reference}: a = {a:g}, b = {b:g}, c = {c:g}".format(
             reference=escape(str(scores["reference"])), **scores["constants"]
         )
-    table = Table(
-        "data set",
-        "problems",
-        "pass@1 %",
-        f"pass@{n}",
-        "vote",
-        "tokens",
-        "right",
-        "wrong",
-        "truncated %",
-        "none %",
-        *(["AES"] if scores else []),
-        title=escape(title) or None,
-        caption_justify="left",
-        caption=caption,
-        **PLAIN,
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
+    columns = ["data set", "problems", "pass@1 %", f"pass@{n}", "vote", "tokens"]
+    columns += ["right", "wrong", "trunc\n%", "none %"] + (["AES"] if scores else [])
+    table = plain(escape(title) or None, *columns, caption=caption, caption_justify="left")
     for name, r in results.items():
         table.add_row(*_row(escape(name), r), *_score(scores, name))
         for part, sub in r.by_source.items():
@@ -90,30 +80,20 @@ def _row(name, r):
     )
 
 
-def time_table(times: dict):
+def time_table(times: dict) -> Table:
     """step_times as a rich table: seconds, share and seconds per step of each stage, and tokens per second."""
-    total = sum(times["seconds"].values()) or math.nan
-    table = Table(
-        "stage",
-        "seconds",
-        "share",
-        "per step",
-        "tokens/s",
-        title=f"Where the time of {times['steps']} steps went",
-        **PLAIN,
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
+    total, steps = sum(times["seconds"].values()) or math.nan, times["steps"]
+    table = plain(f"Where the time of {steps} steps went", "stage", "seconds", "share", "per step", "tokens/s")
     rates = {"sample": times["generated"], "update": times["trained"]}
     for stage, s in times["seconds"].items():
-        a_step = "" if stage == "evaluate" else f"{s / max(1, times['steps']):.2f}"
+        per_step = "" if stage == "evaluate" else f"{s / max(1, steps):.2f}"
         rate = f"{rates[stage]:,.0f}" if not math.isnan(rates.get(stage, math.nan)) else ""
-        table.add_row(stage, f"{s:,.1f}", f"{100 * s / total:.1f} %", a_step, rate)
+        table.add_row(stage, f"{s:,.1f}", f"{100 * s / total:.1f} %", per_step, rate)
     table.add_row("together", f"{total:,.1f}", style="bold")
     return table
 
 
-def print_times(directory):
+def print_times(directory: Path) -> None:
     """Where the time of the run in `directory` went, as a table. ValueError if there is no run."""
     steps = jsonl.read(directory / "metrics.jsonl")
     if not steps:
@@ -126,29 +106,27 @@ def print_times(directory):
     Console().print(time_table(times))
 
 
-def print_before_after(before, after, title):
-    """One table: accuracy and length on the same held-out problems, and the change, level by level."""
-    table = Table(title=f"Held-out problems before and after {title}", title_justify="left")
-    for column, justify in (("", "left"), ("before", "right"), ("after", "right"), ("change", "right")):
-        table.add_column(column, justify=justify)
+def print_before_after(before: dict, after: dict, title: str) -> None:
+    """One table: accuracy and length on the same held-out problems, and the change, level by level. before, after:
+    lines of evals.jsonl."""
+    table = plain(f"Held-out problems before and after {escape(title)}", "", "before", "after", "change")
 
-    def row(name, key, old, new, share):
-        if share:
-            change = f"{100 * (new[key] - old[key]):+.1f} points"
-            table.add_row(name, *(f"{100 * r[key]:.1f} %{_se(r, key, 100)}" for r in (old, new)), change)
+    def row(name, key, old, new):
+        if key == "mean_length":
+            scale, unit, change = 1, "", f"{100 * (new[key] / old[key] - 1):+.0f} %" if old[key] else ""
         else:
-            change = f"{100 * (new[key] / old[key] - 1):+.0f} %" if old[key] else ""
-            table.add_row(name, *(f"{r[key]:.1f}{_se(r, key, 1)}" for r in (old, new)), change)
+            scale, unit, change = 100, " %", f"{100 * (new[key] - old[key]):+.1f} points"
+        table.add_row(name, *(f"{scale * r[key]:.1f}{unit}{_se(r, key, scale)}" for r in (old, new)), change)
 
-    row("accuracy", "accuracy", before, after, True)
-    row("mean length (tokens)", "mean_length", before, after, False)
-    row("truncated at the limit", "truncated", before, after, True)
+    row("accuracy", "accuracy", before, after)
+    row("mean length (tokens)", "mean_length", before, after)
+    row("truncated at the limit", "truncated", before, after)
     table.add_section()
-    for source in before["by_source"]:
-        old, new = before["by_source"][source], after["by_source"].get(source)
+    for source, old in before["by_source"].items():
+        new = after["by_source"].get(source)
         if new and len(before["by_source"]) > 1:
-            row(f"{escape(source)}: accuracy", "accuracy", old, new, True)
-            row("   mean length", "mean_length", old, new, False)
+            row(f"{escape(source)}: accuracy", "accuracy", old, new)
+            row("   mean length", "mean_length", old, new)
     Console().print(table)
 
 

@@ -2,7 +2,7 @@
 
 A problem is a question in plain text and its truth, the answer (or answers) that a grader accepts. Problems come from
 
-* the built-in arithmetic (`arithmetic`, any machine, no download),
+* the built-in tasks (`arithmetic`, `thinking`, any machine, no download),
 * a local `.parquet`, `.json` (array or lines) or `.jsonl` file, in the official schema (`prompt` = a chat of one user
   message, `reward_model.ground_truth`) or the plain one (`problem` or `question`, and `answer`),
 * the Hugging Face Hub: a name in HUB below, or `OWNER/NAME[:CONFIG][@SPLIT]`.
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from minidrpo.records import Problem
-from minidrpo.tasks import arithmetic
+from minidrpo.tasks import arithmetic, thinking
 
 SUFFIX = r"Let's think step by step and output the final answer within \boxed{}."
 r"""The instruction of the official data (its `prompt` column already ends with it; the plain schema does not)."""
@@ -40,22 +40,26 @@ HUB = {  # name: id[:config][@split]
 SUFFIXES = (".parquet", ".json", ".jsonl")
 TEXT_COLUMNS = ("prompt", "problem", "question")
 ANSWER_COLUMNS = ("reward_model", "answer", "final_answer")
+BUILT_IN = ("arithmetic", "thinking")
 ARITHMETIC_SIZE = {"train": 8_000, "test": 512}
+THINKING_SIZE = {"train": 8_000, "test": 500}
 
 
 # ---------------------------------------------------------------------------------------------------- load
 
 
 def load_problems(spec: str, *, split="train", n: int | None = None, skip_unanswered=False) -> list[Problem]:
-    """All problems (or the first `n`) of `spec`: `arithmetic`, a file, or a Hub data set (see the module docstring).
+    """All problems (or the first `n`) of `spec`: a built-in task, a file, or a Hub data set (see the module docstring).
 
-    `split` chooses among the splits of the arithmetic and of a Hub id that names none. A row without an answer is an
+    `split` chooses among the splits of a built-in task and of a Hub id that names none. A row without a truth is an
     error unless `skip_unanswered`. Raises ValueError with one line on anything a user can get wrong.
     """
     if n is not None and n < 1:
         raise ValueError(f"cannot take {n} problems of {spec}: want at least 1")
     if spec == "arithmetic":
         return _arithmetic(split, n)
+    if is_built_in(spec):
+        return _thinking(spec, split, n)
     if _looks_local(spec):
         rows, source, where = read_rows(spec), Path(spec).stem, spec
     else:
@@ -65,12 +69,29 @@ def load_problems(spec: str, *, split="train", n: int | None = None, skip_unansw
     return problems[:n]
 
 
+def is_built_in(spec):
+    """Whether `spec` names a task of this package: `arithmetic`, `thinking`, `thinking@0.9`."""
+    return spec == "arithmetic" or spec.partition("@")[0] == "thinking"
+
+
 def _arithmetic(split, n):
     if split not in ARITHMETIC_SIZE:
         raise ValueError(f"arithmetic has no split {split!r}: choose from {', '.join(ARITHMETIC_SIZE)}")
     # One fixed seed: the data set is the same in every run, as a file would be; only the order of batches is seeded.
     made = arithmetic.problems(n or ARITHMETIC_SIZE[split], split=split, seed=0)
     return [Problem(text, answer, f"arithmetic/level-{level}", i) for i, (text, answer, level) in enumerate(made)]
+
+
+def _thinking(spec, split, n):
+    """`thinking@0.9`: nine tenths of the training problems are easy. Held-out ones are balanced over the levels."""
+    _, at, share = spec.partition("@")
+    if split not in THINKING_SIZE:
+        raise ValueError(f"thinking has no split {split!r}: choose from {', '.join(THINKING_SIZE)}")
+    if at and not re.fullmatch(r"[0-9]*\.?[0-9]+", share):
+        raise ValueError(f"{spec}: the share of easy problems is a number such as thinking@{thinking.EASY_SHARE}")
+    easy_share = float(share) if at else thinking.EASY_SHARE if split == "train" else None
+    made = thinking.problems(n or THINKING_SIZE[split], split=split, seed=0, easy_share=easy_share)
+    return [Problem(text, truth, f"thinking/level-{level}", i) for i, (text, truth, level) in enumerate(made)]
 
 
 def _looks_local(spec):
@@ -126,8 +147,8 @@ def hub_rows(spec: str, split: str, load=None):
     known = HUB.get(spec, spec)
     match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?(?:@([\w.-]+))?", known)
     if not match:
-        near = difflib.get_close_matches(spec, ["arithmetic", *HUB], n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(['arithmetic', *HUB])}."
+        near = difflib.get_close_matches(spec, [*BUILT_IN, *HUB], n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join([*BUILT_IN, *HUB])}."
         raise ValueError(f"unknown data set {spec!r}: {hint} Else name a file or a Hub id such as OWNER/NAME")
     hub_id, config, named_split = match.groups()
     split = named_split or split

@@ -11,6 +11,8 @@ forgotten borrow, one too many), and whether to check once more. As in the DRPO 
 buys some accuracy and is mostly needless: a check or two repairs slips, the others repeat.
 
 Probabilities below are those wanted at the sampling temperature; `tempered` turns them into those of the traces.
+
+Tokenizer, model, supervised training and sampling serve make_thinking.py too: what differs there is an argument here.
 """
 
 import argparse
@@ -34,12 +36,14 @@ from transformers import (
 )
 
 from minidrpo.tasks import arithmetic
+from reward import grade_all
+from rollout import TransformersSampler
 
 HERE = Path(__file__).resolve().parent
 
 TEMPERATURE = 0.6
 LIMIT = 256
-TYPICAL_LENGTH = 100  # tokens a trace
+TYPICAL_LENGTH = 100  # tokens per trace
 THINK = "<think>\n"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -114,12 +118,12 @@ WORDS += [" let", " me", " check", " again", " Same", " no", "The", " answer", "
 MARKERS = {"<pad>": True, "<eos>": True, "<|user|>": True, "<|assistant|>": True, "<think>": False, "</think>": False}
 
 
-def make_tokenizer():
+def make_tokenizer(words=WORDS):
     """One token a byte, one a word of the traces, six markers; no merges. Text (NFC) comes back exactly.
 
     It is a Qwen2Tokenizer because AutoTokenizer insists on that class for a Qwen2 model, whatever the files say.
     """
-    pieces = sorted(pre_tokenizers.ByteLevel.alphabet()) + WORDS + list(MARKERS)
+    pieces = sorted(pre_tokenizers.ByteLevel.alphabet()) + words + list(MARKERS)
     tokenizer = Qwen2Tokenizer(
         vocab={piece: i for i, piece in enumerate(pieces)},
         merges=[],
@@ -131,7 +135,7 @@ def make_tokenizer():
         model_max_length=1024,
         padding_side="left",
     )
-    tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in WORDS])
+    tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in words])
     tokenizer.add_tokens([AddedToken(m, special=special, normalized=False) for m, special in MARKERS.items()])
     assert len(tokenizer) == len(pieces)
     return tokenizer
@@ -168,20 +172,23 @@ def training_chain(rng):
             return first, steps
 
 
-def training_batches(tokenizer, steps, batch, rng):
-    """Yields (ids_NT, labels_NT) of fresh traces, right-padded; labels are -100 outside the response.
+def training_row(rng, progress):
+    """(problem, response) when a share `progress` of the training is over: at first without slips."""
+    first, steps = training_chain(rng)
+    return arithmetic.text_of(first, steps), trace(first, steps, rng, slips=progress >= CLEAN)[0]
+
+
+def training_batches(tokenizer, steps, batch, rng, row=training_row):
+    """Yields (ids_NT, labels_NT) of fresh rows, right-padded; labels are -100 outside the response.
 
     Eight batches are drawn at once and sorted by length, so that little is padded.
     """
     for start in range(0, steps, 8):
-        rows = []
-        for _ in range(8 * batch):
-            first, ops = training_chain(rng)
-            prompt = f"<|user|>{arithmetic.text_of(first, ops)}<|assistant|>{THINK}"
-            rows.append((prompt, trace(first, ops, rng, slips=start >= CLEAN * steps)[0]))
-        prompts = tokenizer([p for p, _ in rows], add_special_tokens=False)["input_ids"]
-        answers = tokenizer([a for _, a in rows], add_special_tokens=False)["input_ids"]
-        rows = sorted(zip(prompts, answers, strict=True), key=lambda row: len(row[0]) + len(row[1]))
+        rows = [row(rng, start / steps) for _ in range(8 * batch)]
+        prompts = [f"<|user|>{text}<|assistant|>{THINK}" for text, _ in rows]
+        prompts = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+        responses = tokenizer([response for _, response in rows], add_special_tokens=False)["input_ids"]
+        rows = sorted(zip(prompts, responses, strict=True), key=lambda pair: len(pair[0]) + len(pair[1]))
         groups = [rows[i : i + batch] for i in range(0, len(rows), batch)]
         rng.shuffle(groups)
         for group in groups[: steps - start]:
@@ -191,20 +198,20 @@ def training_batches(tokenizer, steps, batch, rng):
             yield ids, labels
 
 
-def train(model, tokenizer, *, steps, batch, lr, seed):
-    """Supervised training with AdamW, linear warm-up and cosine decay. Returns the last mean loss (nats a token)."""
+def train(model, tokenizer, *, steps, batch, lr, seed, row=training_row, typical_length=TYPICAL_LENGTH):
+    """Supervised training with AdamW, linear warm-up and cosine decay. Returns the last mean loss (nats per token)."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda i: min(1.0, (i + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * i / steps)))
     )
     bar, smooth = tqdm(total=steps, desc="supervised", unit="step", mininterval=1 if sys.stderr.isatty() else 20), None
     model.train()
-    for ids, labels in training_batches(tokenizer, steps, batch, random.Random(f"traces {seed}")):
+    for ids, labels in training_batches(tokenizer, steps, batch, random.Random(f"traces {seed}"), row):
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1]  # right padding: causal attention never sees it
         # Divided by a constant, not by this batch's tokens: batches are sorted by length, and a mean would give the
         # decision to stop more weight in the short ones, so that the model would stop too early.
         nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
-        loss = nats / (batch * TYPICAL_LENGTH)
+        loss = nats / (batch * typical_length)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -221,64 +228,28 @@ def train(model, tokenizer, *, steps, batch, lr, seed):
 # ---- report ---------------------------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
-def sample(model, tokenizer, prompts, *, n, temperature=TEMPERATURE, limit=LIMIT, seed=0):
-    """n sampled responses (ids, EOS included when reached) a prompt, in prompt order. A plain KV-cache loop."""
-    generator = torch.Generator().manual_seed(seed)
-    width = max(map(len, prompts))
-    ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + p for p in prompts]).repeat_interleave(n, 0)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts]).repeat_interleave(n, 0)
-    live, out, cache = torch.arange(len(ids)), [[] for _ in range(len(ids))], None
-    position = (mask.cumsum(-1) - 1).clamp(min=0)
-    for _ in range(limit):
-        step = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        cache = step.past_key_values
-        token = torch.multinomial((step.logits[:, -1].float() / temperature).softmax(-1), 1, generator=generator)
-        for i, t in zip(live.tolist(), token[:, 0].tolist(), strict=True):
-            out[i].append(t)
-        keep = (token[:, 0] != tokenizer.eos_token_id).nonzero()[:, 0]
-        if len(keep) == 0:
-            break
-        if len(keep) < len(live):  # finished answers leave the batch
-            cache.batch_select_indices(keep)
-            live, token, mask, position = live[keep], token[keep], mask[keep], position[keep]
-        ids, mask = token, torch.cat([mask, torch.ones_like(token)], -1)
-        position = position[:, -1:] + 1
-    return out
-
-
-def answer_in(text):
-    """The boxed integer after `</think>`, or None. Enough for a report; reward.py is the grader."""
-    tail = text.partition("</think>")[2].partition("\\boxed{")[2].partition("}")[0]
-    return int(tail) if tail.isdecimal() else None
-
-
-def measure(model, tokenizer, *, n_problems=512, n=8, seed=0):
-    """Numbers of the card: accuracy, lengths and how they go together inside a group of n answers to one problem."""
-    problems = arithmetic.problems(n_problems, split="test", seed=seed)
+def respond(model, tokenizer, problems, *, n, seed):
+    """n sampled responses per problem: (texts, correct_PG, length_PG, finished_PG), texts in prompt order."""
     prompts = [
         tokenizer.apply_chat_template(
             [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False
         )
         for text, _, _ in problems
     ]
-    answers = []
-    for i in range(0, len(prompts), 64):
-        answers += sample(model, tokenizer, prompts[i : i + 64], n=n, seed=seed * 1000 + i)
-    texts = tokenizer.batch_decode(answers)
-    length = torch.tensor([len(a) for a in answers], dtype=torch.float).view(n_problems, n)
-    correct = (
-        torch.tensor([answer_in(t) == problems[i // n][1] for i, t in enumerate(texts)]).view(n_problems, n).float()
+    rollouts = TransformersSampler(model, tokenizer).sample(
+        prompts, n=n, temperature=TEMPERATURE, max_tokens=LIMIT, seeds=[10**6 * seed + i for i in range(len(prompts))]
     )
+    texts = tokenizer.batch_decode([r.response_ids for r in rollouts], skip_special_tokens=True)
+    grades = grade_all(texts, [truth for _, truth, _ in problems for _ in range(n)])
+    table = [[g.correct for g in grades], [len(r.response_ids) for r in rollouts], [r.finished for r in rollouts]]
+    return texts, *torch.tensor(table, dtype=torch.float).view(3, len(problems), n)
+
+
+def measure(model, tokenizer, *, n_problems=512, n=8, seed=0):
+    """Numbers of the card: accuracy, lengths and how they go together inside a group of n responses to one problem."""
+    problems = arithmetic.problems(n_problems, split="test", seed=seed)
+    texts, correct, length, finished = respond(model, tokenizer, problems, n=n, seed=seed)
     checks = torch.tensor([t.partition("</think>")[0].count("\n") for t in texts]).view(n_problems, n)
-    finished = torch.tensor([a[-1] == tokenizer.eos_token_id for a in answers]).float()
     level = torch.tensor([p[2] for p in problems])
     mixed = (correct.mean(1) > 0) & (correct.mean(1) < 1)
     dl = length[mixed] - length[mixed].mean(1, keepdim=True)
@@ -301,7 +272,7 @@ def measure(model, tokenizer, *, n_problems=512, n=8, seed=0):
     }, texts
 
 
-def report(folder, *, n_problems, n):
+def report(folder, measure=measure, *, n_problems, n):
     """Prints and returns `measure` of the model in `folder`."""
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
     start = time.time()
@@ -312,38 +283,59 @@ def report(folder, *, n_problems, n):
     print(
         f"{n_problems} held-out problems x {n}, temperature {TEMPERATURE}, limit {LIMIT}, {time.time() - start:.0f} s"
     )
-    print("\n--- two answers ---\n" + texts[n] + "\n---\n" + texts[3 * n])
+    print("\n--- two responses ---\n" + texts[n] + "\n---\n" + texts[3 * n])
     return rounded
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+def make(out, *, words, hidden, layers, seed, **training):
+    """Trains a fresh model and writes it with its tokenizer into the folder `out`."""
+    torch.manual_seed(seed)
+    tokenizer = make_tokenizer(words)
+    model = make_model(tokenizer, hidden, layers)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {model.config.vocab_size}")
+    train(model, tokenizer, seed=seed, **training)
+    model.generation_config = GenerationConfig(
+        do_sample=True,
+        temperature=TEMPERATURE,
+        max_new_tokens=LIMIT,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def command(description, *, out, steps, problems, words, row, typical_length, measure):
+    """The command line of both embedded models: make one, unless --report, and measure it."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--report", action="store_true", help="measure the model in --out, train nothing")
-    parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--out", type=Path, default=out)
+    parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--hidden", type=int, default=96)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--problems", type=int, default=512, help="held-out problems of the report, 8 answers each")
+    parser.add_argument("--problems", type=int, default=problems, help="held-out problems measured, 8 responses each")
     args = parser.parse_args()
     if not args.report:
-        torch.manual_seed(args.seed)
-        tokenizer = make_tokenizer()
-        model = make_model(tokenizer, args.hidden, args.layers)
-        print(f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {model.config.vocab_size}")
-        train(model, tokenizer, steps=args.steps, batch=args.batch, lr=args.lr, seed=args.seed)
-        model.generation_config = GenerationConfig(
-            do_sample=True,
-            temperature=TEMPERATURE,
-            max_new_tokens=LIMIT,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        model.save_pretrained(args.out)
-        tokenizer.save_pretrained(args.out)
-    report(args.out, n_problems=args.problems, n=8)
+        size = {"hidden": args.hidden, "layers": args.layers, "words": words}
+        training = {"steps": args.steps, "batch": args.batch, "lr": args.lr, "row": row}
+        make(args.out, seed=args.seed, typical_length=typical_length, **size, **training)
+    report(args.out, measure, n_problems=args.problems, n=8)
+
+
+def main():
+    command(
+        __doc__.split("\n\n")[0],
+        out=HERE,
+        steps=2000,
+        problems=512,
+        words=WORDS,
+        row=training_row,
+        typical_length=TYPICAL_LENGTH,
+        measure=measure,
+    )
 
 
 if __name__ == "__main__":

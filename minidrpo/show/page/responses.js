@@ -2,109 +2,93 @@
 
 const PAGE_OF_RESPONSES = 12;
 
-const reflectionPattern = (words) => new RegExp(`\\b(?:${Object.values(words).map((p) => `(?:${p})`).join("|")})\\b`, "gi");
-
-function countReflections(text, pattern) {
-  return (text.match(pattern) || []).length;
-}
-
 // Characters that are not seen but change how others are shown: turned direction, zero width, control codes
-const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]/u;
+const INVISIBLE = /([\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff])/u;
+const codePoint = (character) => "U+" + character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+
+/** `text` in parts, each changed by plain(part), or by found(part) where it is what the pattern's one group matches. */
+const parts = (text, pattern, plain, found) => text.split(pattern).flatMap((part, i) => (i % 2 ? found(part) : part ? plain(part) : []));
 
 /** Text nodes for `text`, its invisible characters by their names. */
-function visible(text) {
-  const nodes = [];
-  for (const part of text.split(new RegExp(`(${INVISIBLE.source})`, "u"))) {
-    nodes.push(INVISIBLE.test(part) && [...part].length === 1
-      ? el("span", { class: "control" }, "U+" + part.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")) : part);
-  }
-  return nodes.filter((node) => node !== "");
-}
+const visible = (text) => parts(text, INVISIBLE, (part) => part, (c) => el("span", { class: "control" }, codePoint(c)));
 
 /** The text with every reflection word in a <mark>. */
-function marked(text, pattern) {
-  const box = el("pre", { tabindex: 0, dir: "auto" });
-  let from = 0;
-  for (const found of text.matchAll(pattern)) {
-    box.append(...visible(text.slice(from, found.index)), el("mark", {}, found[0]));
-    from = found.index + found[0].length;
-  }
-  box.append(...visible(text.slice(from)));
-  return box;
-}
+const marked = (text, pattern) => el("pre", { tabindex: 0, dir: "auto" }, parts(text, pattern, visible, (word) => el("mark", {}, word)));
 
 const OUTCOMES = {
-  "": "any",
-  right: "right", wrong: "wrong", cut: "truncated at the limit", none: "gave no answer",
+  "": "any", right: "right", wrong: "wrong", truncated: "truncated at the limit", none: "gave no answer",
   "wrong right": "wrong → right", "right wrong": "right → wrong", "right right": "right in both", "wrong wrong": "wrong in both",
 };
 
-function responsesSection(data, colourOf) {
+function responsesSection() {
   const { questions, lists, note } = data.responses;
-  const pattern = reflectionPattern(data.reflection);
+  const pattern = new RegExp(`(\\b(?:${Object.values(data.reflection).join("|")})\\b)`, "gi");
   const state = { left: 0, right: -1, set: "", outcome: "", change: "", order: "", search: "", shown: PAGE_OF_RESPONSES };
-  const index = lists.map((list) => new Map(list.responses.map((a) => [`${a.question} ${a.sample}`, a])));
-  const pairable = (i, j) => i !== j && lists[i].responses.some((a) => index[j].has(`${a.question} ${a.sample}`));
+  const keyOf = (r) => `${r.question} ${r.sample}`;
+  const byKey = lists.map((list) => new Map(list.responses.map((r) => [keyOf(r), r])));
+  const pairable = (i, j) => i !== j && lists[i].responses.some((r) => byKey[j].has(keyOf(r)));
   const partner = lists.map((_, j) => j).reverse().find((j) => pairable(0, j));
   if (partner !== undefined) state.right = partner;
 
   const reflections = new Map();
-  const longestOf = lists.map((list) => list.responses.reduce((most, a) => Math.max(most, a.length), 1));
-  const words = (a) => reflections.get(a) ?? (reflections.set(a, countReflections(a.response, pattern)), reflections.get(a));
-  const verdict = (a) => (a.correct ? "right" : "wrong");
+  const longestOf = lists.map((list) => list.responses.reduce((most, r) => Math.max(most, r.length), 1));
+  const words = (r) => {
+    if (!reflections.has(r)) reflections.set(r, (r.response.match(pattern) || []).length);
+    return reflections.get(r);
+  };
+  const verdict = (r) => (r.correct ? "right" : "wrong");
+  const meanLength = (responses) => sum(responses.map((r) => r.length)) / responses.length;
 
-  function select(key, name, options, after) {
+  function control(key, name, options, after) {
     const box = el("select", { onchange: () => { state[key] = isNaN(+box.value) || box.value === "" ? box.value : +box.value;
       state.shown = PAGE_OF_RESPONSES; if (after) after(); update(); } });
-    const fill = (pairs) => {
+    const refill = () => {
+      const pairs = options();
       box.replaceChildren(...pairs.map(([value, text]) => el("option", { value }, text)));
       if (!pairs.some(([value]) => String(value) === String(state[key]))) state[key] = pairs[0][0];
       box.value = String(state[key]);
     };
-    fill(options());
-    return { label: el("label", {}, name, box), refill: () => fill(options()) };
+    refill();
+    return { label: el("label", {}, name, box), refill };
   }
 
   const two = () => state.right >= 0;
-  const sets = [...new Set(questions.flatMap((q) => [q[0].split("/")[0], q[0]]))].sort();
+  const sets = [...new Set(questions.flatMap((q) => [q.source.split("/")[0], q.source]))].sort();
   const controls = {};
   const refill = () => Object.values(controls).forEach((c) => c.refill());
-  controls.left = select("left", "read", () => lists.map((list, i) => [i, list.name]), refill);
-  controls.right = select("right", "against", () => [[-1, "nothing"], ...lists.map((list, i) => [i, list.name])
+  controls.left = control("left", "read", () => lists.map((list, i) => [i, list.name]), refill);
+  controls.right = control("right", "against", () => [[-1, "nothing"], ...lists.map((list, i) => [i, list.name])
     .filter(([i]) => pairable(state.left, i))], refill);
-  if (sets.length > 1) controls.set = select("set", "data set", () => [["", "all"], ...sets.map((s) => [s, s])]);
-  controls.outcome = select("outcome", "outcome", () => Object.entries(OUTCOMES).filter(([key]) => two() || !key.includes(" ")));
-  controls.change = select("change", "length", () => two()
+  if (sets.length > 1) controls.set = control("set", "data set", () => [["", "all"], ...sets.map((s) => [s, s])]);
+  controls.outcome = control("outcome", "outcome", () => Object.entries(OUTCOMES).filter(([key]) => two() || !key.includes(" ")));
+  controls.change = control("change", "length", () => two()
     ? [["", "any"], ["shorter", "became shorter"], ["longer", "became longer"]]
     : [["", "any"], ["shorter", "shorter than the mean"], ["longer", "longer than the mean"]]);
-  controls.order = select("order", "order", () => [["", "as asked"], ["longest", "longest first"], ["shortest", "shortest first"],
+  controls.order = control("order", "order", () => [["", "as asked"], ["longest", "longest first"], ["shortest", "shortest first"],
     ["reflections", "most reflection words"], ...(two() ? [["saved", "most tokens saved"], ["added", "most tokens added"]] : [])]);
   const search = el("input", { type: "search", placeholder: "in question and responses", oninput: () => {
     state.search = search.value.toLowerCase(); state.shown = PAGE_OF_RESPONSES; update(); } });
 
   function chosen() {
-    let pairs = lists[state.left].responses.map((a) => [a, two() ? index[state.right].get(`${a.question} ${a.sample}`) : null]);
-    if (two()) pairs = pairs.filter(([, b]) => b);
-    const mean = pairs.reduce((sum, [a]) => sum + a.length, 0) / (pairs.length || 1);
-    const last = ([a, b]) => b || a;
+    const partner = (r) => byKey[state.right].get(keyOf(r));
+    const rows = lists[state.left].responses.map((r) => (two() ? [r, partner(r)] : [r])).filter((row) => row.every(Boolean));
+    const mean = meanLength(rows.map(([r]) => r));
     const fits = {
-      right: (p) => last(p).correct, wrong: (p) => !last(p).correct, cut: (p) => !last(p).finished,
-      none: (p) => last(p).finished && last(p).answer === null && !last(p).correct,
+      right: (r) => r.correct, wrong: (r) => !r.correct, truncated: (r) => !r.finished,
+      none: (r) => r.finished && r.answer === null && !r.correct,
     };
-    return pairs.filter((p) => {
-      const [a, b] = p, q = questions[a.question];
-      if (state.set && q[0] !== state.set && q[0].split("/")[0] !== state.set) return false;
-      if (state.outcome.includes(" ") ? `${verdict(a)} ${verdict(b)}` !== state.outcome : state.outcome && !fits[state.outcome](p)) return false;
-      const change = b ? b.length - a.length : a.length - mean;
+    const lengths = (row) => row.map((r) => r.length);
+    const rank = {
+      longest: (row) => -Math.max(...lengths(row)), shortest: (row) => Math.min(...lengths(row)),
+      reflections: (row) => -sum(row.map(words)), saved: ([a, b]) => b.length - a.length, added: ([a, b]) => a.length - b.length,
+    }[state.order] || (() => 0);
+    return rows.filter((row) => {
+      const [a, b] = row, q = questions[a.question], change = b ? b.length - a.length : a.length - mean;
+      if (state.set && q.source !== state.set && q.source.split("/")[0] !== state.set) return false;
+      if (state.outcome.includes(" ") ? row.map(verdict).join(" ") !== state.outcome : state.outcome && !fits[state.outcome](b || a)) return false;
       if ((state.change === "shorter" && change >= 0) || (state.change === "longer" && change <= 0)) return false;
-      return !state.search || [q[2], a.response, b ? b.response : ""].some((t) => String(t).toLowerCase().includes(state.search));
-    }).map((p, i) => ({ p, i })).sort(({ p: [a, b], i }, { p: [c, d], i: j }) => ({
-      longest: () => Math.max(c.length, d ? d.length : 0) - Math.max(a.length, b ? b.length : 0),
-      shortest: () => Math.min(a.length, b ? b.length : Infinity) - Math.min(c.length, d ? d.length : Infinity),
-      reflections: () => words(c) + (d ? words(d) : 0) - words(a) - (b ? words(b) : 0),
-      saved: () => c.length - d.length - (a.length - b.length),
-      added: () => d.length - c.length - (b.length - a.length),
-    }[state.order] || (() => 0))() || i - j).map(({ p }) => p);
+      return !state.search || [q.prompt, ...row.map((r) => r.response)].some((t) => String(t).toLowerCase().includes(state.search));
+    }).sort((row, other) => rank(row) - rank(other));
   }
 
   function side(list, a, longest) {
@@ -121,12 +105,12 @@ function responsesSection(data, colourOf) {
   }
 
   function card([a, b]) {
-    const [source, number_, prompt, truth] = questions[a.question];
+    const { source, index, prompt, truth } = questions[a.question];
     const longest = b ? Math.max(a.length, b.length, 1) : longestOf[state.left];
     return el("article", { class: "pair" },
       el("div", { class: "question" },
         el("p", { dir: "auto" }, prompt === null ? "(question not kept: no problems.jsonl)" : visible(prompt)),
-        el("div", { class: "meta" }, el("span", {}, `${source} #${number_}, response ${a.sample + 1}`),
+        el("div", { class: "meta" }, el("span", {}, `${source} #${index}, response ${a.sample + 1}`),
           truth === null ? null : el("span", {}, "truth ", el("b", {}, [truth].flat().join(" or ").slice(0, 200))),
           b ? el("span", {}, `${signed(100 * (b.length / a.length - 1), 0)} % tokens`) : null)),
       el("div", { class: "sides" }, side(state.left, a, longest), b ? side(state.right, b, longest) : null));
@@ -137,11 +121,11 @@ function responsesSection(data, colourOf) {
   const more = el("button", { class: "more", onclick: () => { state.shown += PAGE_OF_RESPONSES; update(); } }, "show more");
 
   function update() {
-    const pairs = chosen(), mean = (k) => pairs.reduce((sum, p) => sum + p[k].length, 0) / pairs.length;
-    const lengths = !pairs.length ? "" : two() ? `: ${tokens(mean(0))} → ${tokens(mean(1))} tokens on average` : `: ${tokens(mean(0))} tokens on average`;
-    count.replaceChildren(el("b", {}, `${number(pairs.length)} ${two() ? "pairs" : "responses"}`), lengths);
-    list.replaceChildren(...pairs.slice(0, state.shown).map(card));
-    more.classList.toggle("hidden", pairs.length <= state.shown);
+    const rows = chosen(), means = (rows[0] || []).map((_, k) => tokens(meanLength(rows.map((row) => row[k]))));
+    count.replaceChildren(el("b", {}, `${number(rows.length)} ${two() ? "pairs" : "responses"}`),
+      rows.length ? `: ${means.join(" → ")} tokens on average` : "");
+    list.replaceChildren(...rows.slice(0, state.shown).map(card));
+    more.classList.toggle("hidden", rows.length <= state.shown);
   }
 
   const section = el("section", { id: "responses" },
