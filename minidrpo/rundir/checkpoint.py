@@ -7,8 +7,8 @@
         trainer/               method.safetensors: what a method remembers; optimizer/: AdamW's moments, in parts if the
                                run is sharded. Apart, because vLLM takes all .safetensors beside the model's for weights
 
-Tensors are in safetensors files, all else in JSON: nothing here can run code. There are no random-number states to
-keep: all randomness in training is a function of (seed, step).
+Tensors are in safetensors files, all else is JSON or text: a resume unpickles nothing. There are no random-number
+states to keep: all randomness in training is a function of (seed, step).
 """
 
 import contextlib
