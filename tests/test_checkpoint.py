@@ -32,6 +32,18 @@ def trained(model, steps=2):
     return optimizer
 
 
+def test_a_parameter_without_a_gradient_does_not_end_the_run(small_model, tmp_path):
+    """AdamW keeps nothing of it, so nothing is written and nothing is missed when the run goes on."""
+    idle = next(small_model.parameters()).requires_grad_(False)
+    optimizer = torch.optim.AdamW(p for p in small_model.parameters() if p is not idle)
+    small_model(torch.tensor([[1, 2, 3]])).logits.sum().backward()
+    optimizer.step()
+    checkpoint.save(tmp_path, 1, small_model, NoTokenizer(), optimizer)
+    again = torch.optim.AdamW(small_model.parameters())
+    assert checkpoint.restore_optimizer(checkpoint.newest(tmp_path), small_model, again)[0] == 1
+    assert idle not in again.state or not again.state[idle]
+
+
 def test_round_trip_is_exact(tmp_path, small_model):
     from transformers import AutoModelForCausalLM
 

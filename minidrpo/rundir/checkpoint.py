@@ -56,7 +56,10 @@ def save(
                 model.save_pretrained(partial, state_dict=weights)
                 tokenizer.save_pretrained(partial)
                 save_file(state or {}, partial / TRAINER / "method.safetensors")
-                (partial / "trainer.json").write_text(json.dumps({"step": step} | (about or {})) + "\n")
+                # Parameters that never had a gradient, or a resume would miss what was never written
+                bare = [name for name, parameter in model.named_parameters() if not optimizer.state.get(parameter)]
+                noted = {"step": step} | ({"without_moments": bare} if bare else {}) | (about or {})
+                (partial / "trainer.json").write_text(json.dumps(noted) + "\n")
                 for path in (*partial.iterdir(), *(partial / TRAINER).iterdir()):
                     _flush(path)
                 _remove(final)
@@ -108,7 +111,9 @@ def restore_optimizer(checkpoint: Path, model: nn.Module, optimizer: Optimizer) 
         folder = folder / "optimizer"
     if (folder / ".metadata").exists():
         raise ValueError(f"{folder} is an older version's pickle, never read: start anew from its weights, --model")
-    for parameter in model.parameters():  # as AdamW's first step would
+    for name, parameter in model.named_parameters():  # as AdamW's first step would
+        if name in about.get("without_moments", ()):
+            continue
         zeros = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
         optimizer.state[parameter] = {"step": torch.zeros(())} | zeros
     with _readable(folder):
