@@ -21,6 +21,7 @@ from minidrpo.methods.table import METHODS
 from minidrpo.tasks.data import SUFFIX
 
 TINY_MODEL = str(Path(minidrpo.tiny.__file__).resolve().parent)
+THINKING_MODEL = str(Path(TINY_MODEL) / "thinking")
 
 
 @dataclass(frozen=True)
@@ -142,34 +143,37 @@ class RunConfig:
 
 # ------------------------------------------------------------------------------------------------------------- presets
 
+TINY_FIELDS = dict(
+    model=TINY_MODEL,
+    train_data="arithmetic",
+    eval_data="arithmetic",
+    suffix="",
+    steps=30,
+    prompts_per_step=32,
+    mini_batches=1,
+    max_prompt_tokens=256,
+    max_response_tokens=256,
+    lr=2e-4,
+    weight_decay=0.0,
+    micro_batch_tokens=4096,  # what a core's caches like
+    gradient_checkpointing=False,
+    l1_target=64,
+    l1_prompt=False,  # it reads nothing but problems
+    length_limit=64,
+    laser_every=5,
+    max_problems=512,
+    samples=4,
+    top_p=1.0,
+    eval_every=10,
+    save_every=10,
+    show_every=10,
+)
+
 PRESETS = {  # name: (what it is for, its fields; those of a method count where that method runs)
-    "tiny": (
-        "the embedded model on any machine, minutes on a CPU",
-        dict(
-            model=TINY_MODEL,
-            train_data="arithmetic",
-            eval_data="arithmetic",
-            suffix="",
-            steps=30,
-            prompts_per_step=32,
-            mini_batches=1,
-            max_prompt_tokens=256,
-            max_response_tokens=256,
-            lr=2e-4,
-            weight_decay=0.0,
-            micro_batch_tokens=4096,  # what a core's caches like
-            gradient_checkpointing=False,
-            l1_target=64,
-            l1_prompt=False,  # it reads nothing but problems
-            length_limit=64,
-            laser_every=5,
-            max_problems=512,
-            samples=4,
-            top_p=1.0,
-            eval_every=10,
-            save_every=10,
-            show_every=10,
-        ),
+    "tiny": ("the embedded model on any machine, minutes on a CPU", TINY_FIELDS),
+    "thinking": (
+        "the embedded model of a world where thinking pays, on any machine, minutes on a CPU",
+        TINY_FIELDS | dict(model=THINKING_MODEL, train_data="thinking", eval_data="thinking", prompts_per_step=16),
     ),
     "r1-1.5b": ("DeepSeek-R1-Distill-Qwen-1.5B, one node of 8 x 80 GB", {}),
     "r1-7b": (
@@ -225,4 +229,4 @@ def _unpickle(fields):
     return config_class(fields["method"])(**fields)
 
 
-TINY, R1_1_5B, R1_7B = map(make, PRESETS)
+TINY, THINKING, R1_1_5B, R1_7B = map(make, PRESETS)

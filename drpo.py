@@ -9,7 +9,7 @@ that is the paper's point. lambda = infinity makes w uniform and the method DisC
 
 `drpo_loss` is the definition, for a whole batch. Training (train.py) calls `drpo_credit` and `micro_batch_loss`, whose
 gradients over the micro-batches add up to that of `drpo_loss`: `test_streamed_gradient_is_that_of_drpo_loss` in
-tests/test_update.py holds it, for every cut of the batch and 1, 2 and 3 ranks.
+tests/test_update.py holds it, for every cut of the batch; another test does so over ranks.
 
 P prompts | G responses per prompt | N = P*G responses in prompt order | T response tokens (padded)
 Paper: DRPO, arXiv 2510.04474 (objective: Eq. 7); DisCO, arXiv 2505.12366. Here are no models, files or processes.

@@ -36,12 +36,12 @@ from minidrpo.rundir import jsonl
 from minidrpo.show import plots
 
 # Every method once, and both conventions of GRPO's std: (name of the column, method, settings of its own). Without the
-# ablation's rows, which in a group with right and wrong responses are grpo-lp and grpo-lp without std again
+# rows that in a group with right and wrong responses are others again: GRPO-LP's ablation, DRPO with solved groups
 STDS = (("sample", {"adv_std": "sample"}), ("popul.", {"adv_std": "population"}))
 COLUMNS = [
     (f"{name} {short}".strip(), name, own)
     for name in methods.METHODS
-    if not name.startswith("grpo-lp-")
+    if not name.startswith("grpo-lp-") and name != "drpo-solved"
     for short, own in (STDS if name in ("grpo", "grpo-lp") else (("", {}),))
 ]
 

@@ -62,7 +62,7 @@ KNOBS = {  # none at its default, so that a knob that is not wired shows
     "lam": 0.3, "alpha": 0.7, "alp_beta": 1e-4, "hapo_w": 0.4, "l1_target": 90, "l1_alpha": 2e-3, "l1_slope": "code",
     "sb_a": 1.5, "sb_b": 2e-3, "laser_bonus": 0.3, "length_limit": LIMIT, "reward_weights": (1.0, 0.3),
     "adv_std": "population", "adv_eps": 1e-3, "gdpo_over": "tokens", "ddca_beta": 0.3, "gr3_alpha": 0.5,
-    "lead_alpha": 0.0,
+    "lead_alpha": 0.0, "solved_mu": 0.7,
 }  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def lead_weight(earlier):
 
 def after_drpo(c, n, normalised):
     """The later methods and the ablation, group by group, in plain loops."""
-    rows = {name: [] for name in ("ddca", "gr3", "lead", "grpo-lp-no-std", "grpo-lp-mixed-only")}
+    rows = {name: [] for name in ("ddca", "gr3", "lead", "grpo-lp-no-std", "drpo-solved")}
     penalised = baselines.length_penalty_reward(c, n, C, 0.7)
     for correct, length, reward in zip(c.tolist(), n.tolist(), penalised.tolist(), strict=True):
         G, right = len(correct), [x for x, ok in zip(length, correct, strict=True) if ok]
@@ -118,7 +118,13 @@ def after_drpo(c, n, normalised):
         rows["gr3"].append([ok / (1 + 0.5 * x * G / sum(length)) for x, ok in zip(length, correct, strict=True)])
         rows["lead"].append([max(-1.0, 1 - abs(x - mean) / mean) if right else 0.0 for x in length])
         rows["grpo-lp-no-std"].append([r - sum(reward) / G for r in reward])
-    made = {name: torch.tensor(row) for name, row in rows.items() if row}
+        total = sum(math.exp(-x / C / 0.3) for x in right)
+        w = [math.exp(-x / C / 0.3) / total if ok else 0.0 for x, ok in zip(length, correct, strict=True)]
+        solved, wrong = len(right) == G, G - len(right)
+        push = [0.0 if ok or not right else -1 / wrong for ok in correct]
+        pull = [0.7 * (x - 1 / G) if solved else x if right else 0.0 for x in w]
+        rows["drpo-solved"].append([G * (a + b) for a, b in zip(pull, push, strict=True)])
+    made = {name: torch.tensor(row) for name, row in rows.items()}
     mixed = torch.tensor([0 < sum(group) < len(group) for group in c.tolist()])
     made["grpo-lp-mixed-only"] = torch.where(mixed[:, None], normalised(penalised), 0.0)
     made["grpo-lp-batch-std"] = made["grpo-lp-no-std"] / (made["grpo-lp-no-std"].std() + 1e-3)
@@ -344,7 +350,7 @@ MISTAKES = {
         "--method=gdpo",
         "--rewards",
     ): "--rewards needs at least one",
-    ("--method=grpo", "--lam=0.2"): "--lam does nothing with --method grpo, it is for drpo\n",
+    ("--method=grpo", "--lam=0.2"): "--lam does nothing with --method grpo, it is for drpo, drpo-solved\n",
     ("--alp-beta=1e-8",): "--alp-beta does nothing with --method drpo, it is for alp\n",
     ("r1-1.5b", "--alpha=0"): "--alpha does nothing with --method drpo, it is for grpo-lp, rloo-lp, grpo-lp-no-std",
     ("--method=disco-b", "--tau=1"): "--tau does nothing with --method disco-b, it is for drpo, disco\n",

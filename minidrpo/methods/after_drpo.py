@@ -178,8 +178,8 @@ class Solved:
 def drpo_solved(reward_PG, batch, cfg):
     """DRPO's credit in mixed groups, and in solved ones mu (w - 1/G): the same weights, against the uniform ones.
 
-    The sum over a solved group is 0, so it moves probability between its responses and gives none away. There is no std:
-    its size is mu times that of a mixed group's, and falls as the lengths become alike. As an advantage, N times credit.
+    The sum over a solved group is 0: it moves probability between its responses. There is no std, so
+    its size is mu times that of a mixed group, and falls as the lengths become alike. As an advantage: N times credit.
     """
     weight_PG, G = positive_weights(reward_PG, batch, cfg), batch.correct_PG.shape[1]
     mixed_PG = drpo.drpo_credit(torch.zeros_like(weight_PG), batch.correct_PG, weight_PG, tau=1.0, negatives="mean")
