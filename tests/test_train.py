@@ -223,7 +223,7 @@ def test_a_run_whose_files_somebody_changed(finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "run")
     for file, text, said in (
         ("evals.jsonl", '{"step": "1"}\n', "evals.jsonl, line 1: step is '1', not a whole number"),
-        ("checkpoints/step_4/trainer.json", "[]", "trainer.json does not say the step"),
+        ("checkpoints/step_4/trainer.json", "[]", "trainer.json cannot be read"),
     ):
         whole = (tmp_path / "run" / file).read_text()
         (tmp_path / "run" / file).write_text(text)
