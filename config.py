@@ -1,26 +1,33 @@
-"""config.py - every setting of a training run, one frozen dataclass; the presets are its instances.
+"""config.py - every setting of a training run: one flat frozen dataclass, made of a run's settings and its method's.
 
-The dial is `--lam`; `--method` trains any other method of the papers, which has a knob of its own. Every other default
-is the official run's (github Optimization-AI/DRPO, its 8k scripts), but for evaluation, which samples as the paper's
-does (top_p 0.95; the run's own validation has 1), the number of steps (theirs: 1,001) and what memory suits. The `tiny`
-preset says what it changes so that a laptop finishes in minutes.
+    make("tiny", "rloo-lp", alpha=0.4)     a preset with a method and changes; the method's settings: minidrpo/methods
+
+The hyperparameter of DRPO is `--lam`; every other method has one of its own. Every default below is the official run's
+(github Optimization-AI/DRPO, its 8k scripts), but for evaluation, which samples as the paper's does (top_p 0.95; the
+run's own validation has 1), the number of steps (theirs: 1,001) and what memory suits. The `tiny` preset says what it
+changes so that a laptop finishes in minutes.
 """
 
 import dataclasses
-import math
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import minidrpo.tiny
-from minidrpo.methods.table import METHODS, PREFERENCES, REWARDS
+from minidrpo import cli
+from minidrpo.cli import near, value
+from minidrpo.methods.table import METHODS
 from minidrpo.tasks.data import SUFFIX
 
-TINY_MODEL = str(Path(minidrpo.tiny.__file__).parent)
+TINY_MODEL = str(Path(minidrpo.tiny.__file__).resolve().parent)
+THINKING_MODEL = str(Path(TINY_MODEL) / "thinking")
 
 
 @dataclass(frozen=True)
-class Config:
+class RunConfig:
+    """What every run has; `make` adds the settings of its method."""
+
     # What is trained, on what
     model: str = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
     """A directory or Hub id of a causal LM in safetensors."""
@@ -31,212 +38,112 @@ class Config:
     suffix: str = SUFFIX
     """Appended to each problem that does not already end with it."""
     skip_unanswered: bool = False
-    """Leave out (and count) rows without an answer instead of stopping."""
+    """Leave out (and count) rows without a truth instead of stopping."""
     template: bool = True
     """Use the tokenizer's chat template; --no-template trains on the bare text."""
-
     method: Literal[tuple(METHODS)] = "drpo"
-    """Who gets how much credit (methods.py)."""
-
-    # DRPO and DisCO (drpo.py)
-    lam: float = 0.1
-    """lambda, the dial: small favours short correct answers, large ignores length, inf is DisCO."""
-    preference: Literal[tuple(PREFERENCES)] = "linear"
-    """What is preferred among correct answers: short ones (three shapes), or few reflection words."""
-    score: Literal["log_likelihood", "likelihood_ratio"] = "log_likelihood"
-    negatives: Literal["dro", "mean"] = "dro"
-    """How wrong answers are pushed down: worst case (DisCO, DRPO) or mean (DisCO-b)."""
-    tau: float = 10.0
-    """Temperature of the DRO over wrong answers; small concentrates on the likeliest one."""
-    beta: float = 1e3
-    """Weight of the trust region's squared hinge, (beta/2) [KL - delta]_+^2."""
-    delta: float = 1e-4
-    """Radius of the trust region: KL(old || new) in nats a token that costs nothing."""
-    kl_estimator: Literal["k1", "k3"] = "k1"
-
-    # The other methods' own knobs (baselines.py)
-    alpha: float = 0.2
-    """grpo-lp, rloo-lp: weight of the length penalty; 0 is none."""
-    alp_beta: float = 1e-7
-    """alp: reward lost a token, times the prompt's solve rate."""
-    hapo_w: float = 1.0
-    """hapo: weight of the length reward; at most 1 keeps every right answer above every wrong one."""
-    l1_target: int = 4096
-    """l1-max: tokens asked for."""
-    l1_alpha: float = 3e-4
-    """l1-max: reward lost a token over the target."""
-    l1_slope: Literal["paper", "code"] = "paper"
-    """l1-max: as published, or half as steep as in its repository."""
-    l1_prompt: bool = True
-    """l1-max: tell the model the target ("Think for maximum N tokens.")."""
-    sb_a: float = 2.0
-    """shorter-better: reward of a right answer."""
-    sb_b: float = 1e-3
-    """shorter-better: reward lost a token of distance from the group's shortest right answer."""
-    laser_bonus: float = 0.5
-    """laser-d: reward of a right answer within its target."""
-    laser_every: int = 20
-    """laser-d: steps between two choices of the targets."""
-    rewards: tuple[Literal[tuple(REWARDS)], ...] = ("correct", "conditioned_length")
-    """gdpo, grpo-sum: which rewards; conditioned: only a right answer earns it. format and integer look for <answer>
-    tags (GDPO's GSM8K task); correct wants a box there, too."""
-    reward_weights: tuple[float, ...] = ()
-    """gdpo, grpo-sum: one weight a reward; none: all 1."""
-    length_limit: int = 4000
-    """gdpo, grpo-sum: tokens within which the length rewards are earned."""
-    gdpo_over: Literal["sequences", "tokens"] = "sequences"
-    """gdpo: normalise the batch over answers (paper) or over tokens."""
-    adv_std: Literal["sample", "population"] = "sample"
-    """GRPO and what builds on it (not gdpo, which has its own): divide by this standard deviation ..."""
-    adv_eps: float = 1e-6
-    """... plus this. ALP's beta acts through it."""
+    """Who gets how much credit. `--method NAME --help` shows the method's own settings."""
 
     # One step: sample, grade, weigh, update
-    steps: int = 1000
-    prompts_per_step: int = 128
+    steps: int = value(1000, "1 or more")
+    prompts_per_step: int = value(128, "1 or more")
     """P, over all ranks."""
-    group_size: int = 8
-    """G, answers a prompt."""
-    mini_batches: int = 4
-    """Optimizer steps a rollout batch; the first is on-policy, the trust region holds the others."""
-    max_prompt_tokens: int = 1024
+    group_size: int = value(8, "2 or more")
+    """G, responses per prompt."""
+    mini_batches: int = value(4, "1 or more")
+    """Optimizer steps per rollout batch; the first is on-policy, the trust region holds the others."""
+    max_prompt_tokens: int = value(1024, "1 or more")
     """Longer prompts are dropped and counted."""
-    max_response_tokens: int = 8192
-    """C: longer answers are cut, count as wrong, and are reported as truncated."""
-    temperature: float = 0.6
+    max_response_tokens: int = value(8192, "1 or more")
+    """C: longer responses are cut off, count as wrong, and are reported as truncated."""
+    temperature: float = value(0.6, "positive", "finite")
     sampler: Literal["auto", "vllm", "transformers"] = "auto"
     """auto: vLLM where it and a GPU are there, else Transformers."""
-    gpu_memory_utilization: float = 0.5
+    gpu_memory_utilization: float = value(0.5, "in (0, 1)")
     """Share of a GPU that vLLM may take while it samples."""
 
     # The optimizer
-    lr: float = 2e-6
-    weight_decay: float = 0.01
-    warmup_steps: int = 0
+    lr: float = value(2e-6, "0 or more", "finite")
+    weight_decay: float = value(0.01, "0 or more", "finite")
+    warmup_steps: int = value(0, "0 or more")
     """Steps of linear warm-up, then constant."""
-    grad_clip: float = 1.0
-    micro_batch_tokens: int = 16384
-    """Padded tokens a forward pass; changes memory and speed, never the gradient."""
+    grad_clip: float = value(1.0, "positive")
+    micro_batch_tokens: int = value(16384, "1 or more")
+    """Padded tokens per forward pass; changes memory and speed, never the gradient."""
     gradient_checkpointing: bool = True
     shard: bool = False
     """Split weights, gradients and moments over all ranks (FSDP2) instead of replicating them; needs torchrun."""
     compile: bool = False
     """torch.compile each decoder layer; needs a sampler with weights of its own (vLLM)."""
-    dry_run: bool = False
-    """Only print what each GPU must hold and what a step is, or why it cannot fit."""
-    gpus: int = 0
-    """--dry-run: how many; 0 is what this machine has, or 8."""
-    gpu_memory: float = 0.0
-    """--dry-run: GiB of each; 0 is what this machine's have, or 80."""
 
-    # Watching and keeping
-    seed: int = 0
-    run_dir: str = ""
-    """Default: runs/ and a name made of the preset's model, lambda and seed."""
+    # Evaluation: same names as in eval.py
+    max_problems: int = value(0, "0 or more")
+    """Held-out problems per evaluation; 0 takes all."""
+    samples: int = value(8, "1 or more")
+    """Responses per held-out problem."""
+    top_p: float = value(0.95, "in (0, 1]")
+    """Nucleus of held-out responses; training samples from the whole distribution."""
     eval_start: bool = True
     """Evaluate the model before the first step, too; without, the run ends without its before/after table."""
-    eval_every: int = 20
-    eval_problems: int = 0
-    """Held-out problems an evaluation; 0 takes all."""
-    eval_samples: int = 8
-    """Answers a held-out problem."""
-    eval_top_p: float = 0.95
-    save_every: int = 20
-    keep_checkpoints: int = 2
+    eval_every: int = value(20, "1 or more")
+
+    # Watching and keeping
+    seed: int = value(0, "0 or more")
+    run_dir: str = ""
+    """Default: runs/ and a name made of the model, the method and the seed."""
+    save_every: int = value(20, "1 or more")
+    keep_checkpoints: int = value(2, "1 or more")
     """Newest checkpoints that stay on disk (beside the last)."""
-    show_every: int = 10
-    """Steps between two whole answers printed to read."""
+    show_every: int = value(10, "1 or more")
+    """Steps between two whole responses printed to read."""
     tensorboard: bool = False
     resume: bool = True
     """Go on from the run directory's newest checkpoint; --no-resume refuses a directory that is not empty."""
     trust_remote_code: bool = False
 
     def __post_init__(self):
-        def need(ok, flag, rule):
-            if not ok:
-                value = getattr(self, flag)
-                raise ValueError(f"--{flag.replace('_', '-')} must be {rule}, got {value}")
+        cli.check(self)
+        for owner in type(self).__mro__:  # what no rule of a single field can say, here and among the method's settings
+            if "check" in vars(owner):
+                owner.check(self)
 
-        for flag in ("lam", "tau", "adv_eps"):
-            need(getattr(self, flag) > 0, flag, "positive")  # also catches nan
-        for flag in (
-            *("beta", "delta", "weight_decay", "warmup_steps", "eval_problems", "lr", "seed", "gpus", "gpu_memory"),
-            *("alpha", "alp_beta", "hapo_w", "l1_alpha", "sb_a", "sb_b", "laser_bonus"),
-        ):
-            need(getattr(self, flag) >= 0, flag, "0 or more")
-        for flag in (
-            *("tau", "beta", "delta", "lr", "weight_decay"),
-            *("alpha", "alp_beta", "hapo_w", "l1_alpha", "sb_a", "sb_b", "laser_bonus", "adv_eps"),
-        ):
-            need(math.isfinite(getattr(self, flag)), flag, "finite")
-        need(0 < self.temperature < math.inf, "temperature", "positive")
-        need(0 < self.eval_top_p <= 1, "eval_top_p", "in (0, 1]")
-        need(math.isfinite(self.gpu_memory), "gpu_memory", "finite")
-        need(0 < self.gpu_memory_utilization < 1, "gpu_memory_utilization", "in (0, 1)")
-        need(self.grad_clip > 0, "grad_clip", "positive")
-        need(self.group_size >= 2, "group_size", "2 or more: one answer has nothing to be compared with")
-        for flag in (
-            *("steps", "prompts_per_step", "mini_batches", "max_prompt_tokens", "max_response_tokens"),
-            *("micro_batch_tokens", "eval_every", "eval_samples", "save_every", "keep_checkpoints", "show_every"),
-            *("l1_target", "laser_every", "length_limit"),
-        ):
-            need(getattr(self, flag) >= 1, flag, "1 or more")
+    def check(self):
         if self.prompts_per_step % self.mini_batches:
             raise ValueError(
                 f"--prompts-per-step {self.prompts_per_step} must be a multiple of --mini-batches {self.mini_batches}"
             )
 
-        if not self.rewards:
-            raise ValueError("--rewards needs at least one")
-        if len(self.reward_weights) not in (0, len(self.rewards)):
-            raise ValueError(
-                f"--reward-weights must be as many as --rewards, got {len(self.reward_weights)} for {len(self.rewards)}"
-            )
-        need(all(map(math.isfinite, self.reward_weights)), "reward_weights", "finite")
+    def __reduce__(self):  # the class of a method's config is made on the fly: pickle makes it again by its name
+        return _unpickle, ({field.name: getattr(self, field.name) for field in dataclasses.fields(self)},)
 
     @property
-    def dial(self):
-        """The method and its knob, in words and short: "drpo lam=0.1"."""
-        knob = METHODS[self.method].knob
-        return f"{self.method} {knob}={getattr(self, knob):g}" if knob else self.method
+    def title(self) -> str:
+        """The method and its hyperparameter, short: "drpo lam=0.1"."""
+        name = METHODS[self.method].hyperparameter
+        return f"{self.method} {name}={getattr(self, name):g}" if name else self.method
 
     @property
-    def suffixes(self):
-        """What is said after each problem: the instruction, and L1-Max's budget."""
-        says_budget = self.method == "l1-max" and self.l1_prompt
-        return [self.suffix, f"Think for maximum {self.l1_target} tokens." if says_budget else ""]
+    def suffixes(self) -> list[str]:
+        """What is said after each problem: the instruction, and what the method adds."""
+        return [self.suffix, METHODS[self.method].suffix(self)]
 
     @property
-    def directory(self):
-        """Where this run writes; derived unless given. Another setting in the same directory is refused (report.py)."""
-        dial = f"lam{self.lam:g}" if self.method == "drpo" else self.dial.replace(" ", "-").replace("=", "")
-        return Path(self.run_dir or f"runs/{Path(self.model).name}-{dial}-seed{self.seed}").expanduser()
+    def directory(self) -> Path:
+        """Where this run writes; derived unless given. Another setting in the same directory is refused."""
+        words = self.title.removeprefix("drpo ").replace(" ", "-").replace("=", "")
+        return Path(self.run_dir or f"runs/{Path(self.model).name}-{words}-seed{self.seed}").expanduser()
 
-    def numbers(self):
+    def numbers(self) -> dict:
         """The settings that decide the run's numbers: two configs with equal numbers() may continue each other.
         Those of memory change no gradient, only its rounding: a run that ran out of it may go on with less."""
         free = {"run_dir", "resume", "steps", "save_every", "keep_checkpoints", "show_every", "tensorboard"}
         free |= {"micro_batch_tokens", "gradient_checkpointing", "gpu_memory_utilization", "shard", "compile"}
-        free |= {"dry_run", "gpus", "gpu_memory"}
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in free}
 
 
-def refuse_ignored(cfg, preset):
-    """ValueError for a setting that is not the preset's and that nothing reads: only other methods, only a dry run."""
-    if (cfg.gpus or cfg.gpu_memory) and not cfg.dry_run:
-        raise ValueError("--gpus and --gpu-memory are for --dry-run: torchrun says how many ranks there are")
-    for field in dataclasses.fields(cfg):
-        users = [name for name, method in METHODS.items() if field.name in method.settings]
-        value, ignored = getattr(cfg, field.name), users and cfg.method not in users
-        if cfg.method.startswith("disco") and (field.name, value) in (("lam", math.inf), ("negatives", "mean")):
-            continue  # says what it does anyway
-        # --length-limit is also the limit of reward_length, which is logged for every method
-        if ignored and field.name != "length_limit" and value != getattr(preset, field.name):
-            flag = f"--{field.name.replace('_', '-')}"
-            raise ValueError(f"{flag} does nothing with --method {cfg.method}, it is for {', '.join(users)}")
+# ------------------------------------------------------------------------------------------------------------- presets
 
-
-TINY = Config(
+TINY_FIELDS = dict(
     model=TINY_MODEL,
     train_data="arithmetic",
     eval_data="arithmetic",
@@ -254,20 +161,72 @@ TINY = Config(
     l1_prompt=False,  # it reads nothing but problems
     length_limit=64,
     laser_every=5,
-    eval_problems=512,
-    eval_samples=4,
-    eval_top_p=1.0,
+    max_problems=512,
+    samples=4,
+    top_p=1.0,
     eval_every=10,
     save_every=10,
     show_every=10,
 )
-R1_1_5B = Config()
-R1_7B = dataclasses.replace(
-    R1_1_5B, model="deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", lr=1e-6, shard=True, gpu_memory_utilization=0.6
-)
 
-PRESETS = {
-    "tiny": ("the embedded model on any machine, minutes on a CPU", TINY),
-    "r1-1.5b": ("DeepSeek-R1-Distill-Qwen-1.5B, one node of 8 x 80 GB", R1_1_5B),
-    "r1-7b": ("DeepSeek-R1-Distill-Qwen-7B, sharded over a node of 8 x 80 GB", R1_7B),
+PRESETS = {  # name: (what it is for, its fields; those of a method count where that method runs)
+    "tiny": ("the embedded model on any machine, minutes on a CPU", TINY_FIELDS),
+    "thinking": (
+        "the embedded model of a world where thinking pays, on any machine, minutes on a CPU",
+        TINY_FIELDS | dict(model=THINKING_MODEL, train_data="thinking", eval_data="thinking", prompts_per_step=16),
+    ),
+    "r1-1.5b": ("DeepSeek-R1-Distill-Qwen-1.5B, one node of 8 x 80 GB", {}),
+    "r1-7b": (
+        "DeepSeek-R1-Distill-Qwen-7B, sharded over a node of 8 x 80 GB",
+        dict(model="deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", lr=1e-6, shard=True, gpu_memory_utilization=0.6),
+    ),
 }
+
+
+@functools.cache
+def config_class(method: str) -> type[RunConfig]:
+    """The frozen dataclass of a run with this method: a run's settings and the method's own, side by side."""
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}{near(method, METHODS)}; methods: {', '.join(METHODS)}")
+    fields = [("method", Literal[tuple(METHODS)], method)]
+    return dataclasses.make_dataclass("Config", fields, bases=(METHODS[method].settings, RunConfig), frozen=True)
+
+
+def make(preset: str = "tiny", method: str = "drpo", **changes) -> RunConfig:
+    """A preset's config for one method, with changes. ValueError for a value out of range or an unknown method."""
+    cls = config_class(method)
+    known = {field.name for field in dataclasses.fields(cls)}
+    return cls(**{k: v for k, v in PRESETS[preset][1].items() if k in known} | changes)
+
+
+def presets(method: str = "drpo") -> dict[str, tuple[str, RunConfig]]:
+    """{name: (what it is for, config)}, for the command line."""
+    return {name: (about, make(name, method)) for name, (about, _) in PRESETS.items()}
+
+
+def parse(argv: list[str], prog: str, description: str, extra: type | None = None) -> RunConfig:
+    """The config that a command line asks for: a preset, `--method`, whose settings are flags, and changes.
+
+    extra: a dataclass of further flags. A flag of another method is a mistake, as it would do nothing."""
+    with cli.user_errors():
+        method = cli.value_of("--method", argv, "drpo")
+        ours = presets(method)
+    foreign, users = {}, {}
+    if extra:
+        cls = dataclasses.make_dataclass("Config", [], bases=(extra, config_class(method)), frozen=True)
+        ours = {name: (about, cls(**dataclasses.asdict(cfg))) for name, (about, cfg) in ours.items()}
+    else:
+        words = "is for --dry-run: torchrun says how many ranks there are"
+        foreign |= dict.fromkeys(("--gpus", "--gpu-memory"), words)
+    for other, row in METHODS.items():
+        for name in row.flags - METHODS[method].flags:
+            users.setdefault(cli.flag_of(name), []).append(other)
+    foreign |= {k: f"does nothing with --method {method}, it is for {', '.join(v)}" for k, v in users.items()}
+    return cli.parse(ours, argv, prog=prog, description=description, foreign=foreign)
+
+
+def _unpickle(fields):
+    return config_class(fields["method"])(**fields)
+
+
+TINY, THINKING, R1_1_5B, R1_7B = map(make, PRESETS)

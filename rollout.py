@@ -1,8 +1,9 @@
-"""rollout.py - the policy answers prompts: token ids in, token ids out, with log-probabilities. No rewards, no methods.
+"""rollout.py - the policy responds to prompts: token ids in, token ids out, log-probabilities. No rewards, no methods.
 
-Two samplers with one interface, `sample`, `sync`, `sleep`, `wake`:
-  TransformersSampler  any machine: batched decoding of the trainer's own model, which finished answers leave
-  VLLMSampler          CUDA, or vLLM's CPU build: one in-process engine a rank, fed with the trainer's weights by `sync`
+Two samplers with one interface, `sample`, `update_weights`, `sleep`, `wake`:
+  TransformersSampler  any machine: batched decoding of the trainer's own model, which finished responses leave
+  VLLMSampler          CUDA, or vLLM's CPU build: one in-process engine per rank, fed with the trainer's weights by
+                       `update_weights`
 
 P prompts | N = P*n responses in prompt order | B responses decoded at once | T tokens | V vocabulary
 
@@ -16,28 +17,22 @@ import importlib.util
 import os
 from collections import deque
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from transformers import AutoConfig, GenerationConfig
 from transformers.cache_utils import Cache
 
+from minidrpo.engine import arrival
 from minidrpo.engine.decoding import Batch, GrowingLayer, advance, merge, remove_done, uniforms
-from minidrpo.engine.shard import named_weights
+from minidrpo.engine.shard import forward_of, named_weights
+from minidrpo.records import Rollout
 
 
-@dataclass(frozen=True)
-class Rollout:
-    """One response to one prompt, as token ids."""
-
-    prompt_ids: list[int]
-    response_ids: list[int]
-    """Ends with the end-of-sequence token if the response finished."""
-    finished: bool
-    """Ended by itself; False: cut off at max_tokens."""
-    logp: list[float]
-    """The sampler's own log-probability (nats) of each response token, under the distribution it was drawn from."""
+def decode(rollout: Rollout, tokenizer) -> str:
+    """The response as text without its end token. Other special tokens stay: `</think>` may be one."""
+    ids = rollout.response_ids[:-1] if rollout.finished else rollout.response_ids
+    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 def eos_token_ids(config, generation_config=None, tokenizer=None):
@@ -57,7 +52,7 @@ def check_request(prompt_ids, n, temperature, top_p, max_tokens, seeds, max_mode
     if not all(prompt_ids):
         raise ValueError(f"rollout: prompt {[len(ids) for ids in prompt_ids].index(0)} has no tokens")
     if len(seeds) != len(prompt_ids):
-        raise ValueError(f"rollout: {len(prompt_ids)} prompts but {len(seeds)} seeds; one seed a prompt")
+        raise ValueError(f"rollout: {len(prompt_ids)} prompts but {len(seeds)} seeds; one seed per prompt")
     if n < 1 or max_tokens < 1:
         raise ValueError(f"rollout: n and max_tokens must be at least 1, got n={n}, max_tokens={max_tokens}")
     if not (temperature >= 0 and 0 < top_p <= 1):
@@ -77,12 +72,15 @@ def checked(rollouts):
 
 
 class TransformersSampler:
-    """Samples from the trainer's own model, on any machine: there are no second weights, `sync` has nothing to send.
-    Beside a sharded trainer it has a model of its own, as ranks decode at their own pace; `sync` copies to it.
+    """Samples from the trainer's own model, on any machine: there are no second weights to update. Beside a sharded
+    trainer it has a model of its own, as ranks decode at their own pace; `update_weights` copies to it.
 
     Up to `max_batch` responses are decoded at once. Each prompt is read once and its cache copied n times. Rows end
     at a common column (left padding) and count positions from their own beginning. Rows that have finished leave as
     soon as they are a sixteenth of all; waiting prompts come in when a quarter of the places are free.
+
+    Our own and not model.generate(): responses have seeds that do not depend on the batch, so that a resumed run
+    repeats them, and on a CPU it is several times faster (BENCHMARKS.md): finished rows leave, caches grow in place.
 
     max_batch: rows decoded at once, which bounds memory. autocast: dtype for torch.autocast; None: the weights' own.
 
@@ -96,7 +94,7 @@ class TransformersSampler:
         self.eos_ids = eos_token_ids(model.config, getattr(model, "generation_config", None), tokenizer)
 
     @torch.no_grad()
-    def sync(self, model, forward=None):
+    def update_weights(self, model, policy=None):
         """Copy the trainer's weights, one at a time, where the sampler's are others."""
         if model is not self.model:
             own = dict(self.model.named_parameters())
@@ -112,7 +110,7 @@ class TransformersSampler:
 
     @torch.no_grad()  # not inference_mode: a tensor that a module kept from it (rotary tables) would break training
     def sample(self, prompt_ids, *, n, temperature, top_p=1.0, max_tokens, seeds):
-        """Answer every prompt n times: N = P*n Rollouts in prompt order. seeds: one a prompt, see `uniforms`."""
+        """n responses to every prompt: N = P*n Rollouts in prompt order. seeds: one per prompt, see `uniforms`."""
         check_request(prompt_ids, n, temperature, top_p, max_tokens, seeds, self.max_model_len)
         training, device = self.model.training, self.model.device
         eos_K = torch.tensor(self.eos_ids, device=device)
@@ -144,7 +142,7 @@ class TransformersSampler:
 
     def _read(self, group, prompt_ids, seeds, max_tokens):
         """Run the prompts of `group`, [(prompt, indices)], once each. Returns their rows as a Batch whose cache has one
-        row a prompt, the cache row of each row, and the logits of the first token, (B, V)."""
+        row per prompt, the cache row of each row, and the logits of the first token, (B, V)."""
         device = self.model.device
         prompts = [prompt_ids[p] for p, _ in group]
         width = max(map(len, prompts))
@@ -199,33 +197,21 @@ class TransformersSampler:
 # --- vLLM -------------------------------------------------------------------------------------------------------------
 
 
-def bit_sum(tensor):
-    """The sum of a tensor's bit patterns as integers: exact, and of a concatenation the sum of the parts' sums.
-    Padding with zeros, as vLLM pads vocabularies, leaves it unchanged."""
-    return int(tensor.contiguous().view({2: torch.int16, 4: torch.int32}[tensor.element_size()]).sum(dtype=torch.int64))
-
-
-def engine_bit_sums(model):
-    """Runs in vLLM on its model: ({parameter: bit_sum, None if packed away}, {fused name: names of its parts})."""
-    sums = {name: bit_sum(p.detach()) if p.numel() else None for name, p in model.named_parameters()}
-    return sums, getattr(model, "packed_modules_mapping", {})
-
-
 class VLLMSampler:
-    """One vLLM engine in this process, with its own weights, which `sync` overwrites with the trainer's.
+    """One vLLM engine in this process, with its own weights, which `update_weights` overwrites with the trainer's.
 
     bfloat16 and CUDA graphs on CUDA; float32 and eager on vLLM's CPU build. Under torchrun every rank has an engine of
-    its own (tensor parallel size 1) that answers the rank's own prompts; engines never wait for each other after the
-    start. Each response has a seed of its own, hashed from its prompt's seed: vLLM's generators are keyed by it, so a
+    its own (tensor parallel size 1) that samples for its own prompts; engines do not wait for each other later.
+    Each response has a seed of its own, hashed from its prompt's seed: vLLM's generators are keyed by it, so a
     response does not depend on rank, batch or what was drawn before, and a resumed run repeats it (up to float noise).
-    On CUDA `sleep` hands the KV cache and the weights back to the trainer, and `sync` wakes and fills the engine.
+    On CUDA `sleep` hands KV cache and weights' memory to the trainer, and `update_weights` wakes and fills the engine.
 
     Building an engine reseeds the process's global generators with `seed` and, without torch.distributed set up,
     sets up a group of size 1. Written against vLLM 0.32.0. Tested on its CPU build alone: sleep, CUDA graphs,
     bfloat16 and NCCL follow its documentation and source, unproven.
     """
 
-    exact = False  # other kernels, and bfloat16 on CUDA: the trainer scores the answers itself
+    exact = False  # other kernels, and bfloat16 on CUDA: the trainer scores the responses itself
 
     def __init__(
         self,
@@ -288,15 +274,15 @@ class VLLMSampler:
         gc.unfreeze()
 
     def sample(self, prompt_ids, *, n, temperature, top_p=1.0, max_tokens, seeds):
-        """Answer every prompt n times: N = P*n Rollouts in prompt order. seeds: one a prompt."""
+        """n responses to every prompt: N = P*n Rollouts in prompt order. seeds: one per prompt."""
         check_request(prompt_ids, n, temperature, top_p, max_tokens, seeds, self.max_model_len)
         return checked(self._generate(prompt_ids, n, temperature, top_p, max_tokens, seeds))
 
     def _generate(self, prompt_ids, n, temperature, top_p, max_tokens, seeds):
         from vllm import SamplingParams
 
-        assert not self.asleep, "the engine sleeps and holds no weights: sync(model) before sampling"
-        draws = n if temperature > 0 else 1  # vLLM refuses n > 1 greedy answers, which are all the same
+        assert not self.asleep, "the engine sleeps and holds no weights: update_weights(model) before sampling"
+        draws = n if temperature > 0 else 1  # vLLM refuses n > 1 greedy responses, which are all the same
         params = [
             SamplingParams(
                 n=draws,
@@ -315,76 +301,33 @@ class VLLMSampler:
         outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompt_ids], params, use_tqdm=False)
         rollouts = []
         for ids, output in zip(prompt_ids, outputs, strict=True):
-            for answer in output.outputs * (n // draws):
-                flat = answer.logprobs  # of each position, the first entry is the sampled token's
+            for completion in output.outputs * (n // draws):
+                flat = completion.logprobs  # of each position, the first entry is the sampled token's
                 logp = [flat.logprobs[start] for start in flat.start_indices]
-                response = list(answer.token_ids)
+                response = list(completion.token_ids)
                 assert [flat.token_ids[start] for start in flat.start_indices] == response
-                rollouts.append(Rollout(ids, response, answer.finish_reason == "stop", logp))
+                rollouts.append(Rollout(ids, response, completion.finish_reason == "stop", logp))
         return rollouts
 
     @torch.no_grad()
-    def sync(self, model, forward=None):
+    def update_weights(self, model, policy=None):
         """Overwrite the engine's weights with those of `model`, parameter by parameter, and check that they arrived.
-        forward: what to call for logits where `model` itself is sharded."""
+        policy: what holds `model`, where that is sharded."""
         self.wake()
         sent = {}
-
-        def parameters():
-            for name, tensor in named_weights(model):
-                tensor = tensor.to(self.dtype)
-                sent[name] = bit_sum(tensor)
-                yield name, tensor
-
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": parameters()})
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": arrival.noted(model, self.dtype, sent)})
         self.llm.reset_prefix_cache()  # keys and values of the old weights
-        self._check_arrival(sent, model, forward or model)
-
-    def _check_arrival(self, sent, model, forward):
-        """RuntimeError unless the engine holds the weights `sent`, {name: bit_sum}. Parameters are compared bit by bit;
-        those that vLLM keeps in a form of its own (CPU: packed matrices) by what the engine and `model` say."""
-        ((arrived, fused),) = self.llm.apply_model(engine_bit_sums)
-        unseen = []
-        for name, got in arrived.items():
-            parts = next(
-                (
-                    [name.replace(f".{whole}.", f".{part}.") for part in parts]
-                    for whole, parts in fused.items()
-                    if f".{whole}." in name
-                ),
-                [name],
-            )
-            if got is None or not all(part in sent for part in parts):
-                unseen.append(name)
-            elif got != sum(sent[part] for part in parts):
-                raise RuntimeError(f"vLLM still holds old weights in {name} after an update: answers would be stale")
-        if unseen:
-            gap, limit = self._probe(model, forward), 1e-4 if self.dtype == torch.float32 else 0.1
-            if not gap < limit:
-                raise RuntimeError(
-                    f"vLLM's log-probabilities differ by {gap:.1e} from the trainer's after an update (limit {limit}): "
-                    f"its weights are stale or in another layout (such as {unseen[0]})"
-                )
-
-    def _probe(self, model, forward):
-        """Largest difference of log-probabilities, engine against model, over a few tokens after a fixed prompt."""
-        vocabulary = model.config.vocab_size
-        prompt = [(3 + 7 * i * i) % vocabulary for i in range(min(24, self.max_model_len - 2))]
-        training, gaps = model.training, []
-        rollouts = self._generate([prompt], 4, 1.0, 1.0, 2, [0])
-        model.eval()
-        for r in rollouts:
-            ids_1T = torch.tensor([r.prompt_ids + r.response_ids], device=model.device)
-            logp_TV = forward(ids_1T, logits_to_keep=len(r.response_ids) + 1).logits[0, :-1].float().log_softmax(-1)
-            expected_T = logp_TV.gather(-1, ids_1T[0, len(prompt) :, None])[:, 0]
-            gaps.append((expected_T.cpu() - torch.tensor(r.logp)).abs().max().item())
-        model.train(training)
-        return max(gaps)
+        unseen = arrival.check(self.llm, sent)
+        if unseen:  # kept in a form of vLLM's own (CPU: packed matrices): ask both what they say
+            prompt = arrival.probe_prompt(model.config.vocab_size, self.max_model_len)
+            rollouts = self._generate([prompt], 4, 1.0, 1.0, 2, [0])
+            limit = 1e-4 if self.dtype == torch.float32 else 0.1
+            arrival.compare(rollouts, model, forward_of(policy, model), limit, unseen[0])
 
     def sleep(self):
-        """Hand the engine's GPU memory, KV cache and weights, to the trainer until `sync`. On CPU: nothing."""
+        """Hand the engine's GPU memory (KV cache, weights) to the trainer until `update_weights`. On CPU: nothing."""
         if self.cuda and not self.asleep:
-            self.llm.sleep(level=2)  # level 2 keeps no copy of the weights: sync brings newer ones anyway
+            self.llm.sleep(level=2)  # level 2 keeps no copy of the weights: update_weights brings newer ones anyway
             self.asleep = True
 
     def wake(self):

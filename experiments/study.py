@@ -1,7 +1,7 @@
 """study.py - eight methods at several strengths, with several seeds, under equal budgets: the trade-off measured.
 
-    python study.py                   all of it; start it again and it goes on, finished runs are kept
-    python study.py --methods drpo rloo-lp --seeds 0 --workers 4
+    python -m experiments.study                   all of it; start it again and it goes on, finished runs are kept
+    python -m experiments.study --methods drpo rloo-lp --seeds 0 --workers 4
 
 First each method's learning rate: one middle strength, every rate of one small grid, judged on validation problems.
 Then methods x strengths x seeds at that rate, judged on the test problems. Each run is train.py's
@@ -24,11 +24,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from config import TINY
+import config
 from experiments import study_plots
 from minidrpo import cli
 from minidrpo.methods.table import METHODS
-from minidrpo.rundir import checkpoint, metrics
+from minidrpo.rundir import jsonl, metrics
 from minidrpo.tasks import arithmetic
 
 STRENGTHS = {  # weak to strong; a method's first one is its own reference without a length penalty, where it has one
@@ -46,7 +46,7 @@ MIDDLE = {  # where learning rates are compared
     **{"grpo-sum": 64, "gdpo": 64},
 }
 COLUMNS = (
-    *("method", "knob", "strength", "lr", "seed", "role", "phase", "step", "group"),
+    *("method", "hyperparameter", "strength", "lr", "seed", "role", "phase", "step", "group"),
     *("accuracy", "accuracy_se", "mean_length", "mean_length_se", "truncated", "mixed_groups", "entropy", "kl"),
     *("grad_norm", "reward_length", "seconds"),
 )
@@ -63,11 +63,11 @@ class Study:
     prompts_per_step: int = 16
     train_problems: int = 80
     """Few enough that every problem comes back four times: HAPO's record of a problem is of no use before."""
-    eval_problems: int = 512
-    eval_samples: int = 2
+    max_problems: int = 512
+    samples: int = 2
     dir: str = "runs/study"
     """Where the runs live; a study with another budget needs another one."""
-    out: str = "results/study.csv"
+    out: str = "experiments/results/study.csv"
     workers: int = 2
     """Runs at a time, one thread each."""
 
@@ -75,7 +75,7 @@ class Study:
         for name in self.methods:
             if name not in STRENGTHS:
                 raise ValueError(f"--methods: {name!r} is not one of {', '.join(STRENGTHS)}")
-        for flag in ("steps", "prompts_per_step", "train_problems", "eval_problems", "eval_samples", "workers"):
+        for flag in ("steps", "prompts_per_step", "train_problems", "max_problems", "samples", "workers"):
             if getattr(self, flag) < 1:
                 raise ValueError(f"--{flag.replace('_', '-')} must be 1 or more, got {getattr(self, flag)}")
         for flag, ok, rule in (
@@ -88,8 +88,8 @@ class Study:
                 raise ValueError(f"--{flag} must be {rule}, at least one and none twice, got {values}")
         if self.train_problems < self.prompts_per_step:
             raise ValueError(f"--train-problems {self.train_problems} are fewer than --prompts-per-step asks for")
-        if self.train_problems + self.eval_problems > arithmetic.MAX_PROBLEMS:
-            raise ValueError(f"--train-problems and --eval-problems: at most {arithmetic.MAX_PROBLEMS} together")
+        if self.train_problems + self.max_problems > arithmetic.MAX_PROBLEMS:
+            raise ValueError(f"--train-problems and --max-problems: at most {arithmetic.MAX_PROBLEMS} together")
 
 
 # ------------------------------------------------------------------------------------------------------------- the runs
@@ -97,20 +97,22 @@ class Study:
 
 def run_config(study, method, strength, lr, seed, role):
     """The training run of one cell: the tiny preset with this budget. role: "lr" (validation) or "study" (test)."""
-    knob = METHODS[method].knob
-    name = "-".join([method, *([f"{knob}{strength:g}"] if strength is not None else []), f"lr{lr:g}", f"seed{seed}"])
-    return dataclasses.replace(
-        TINY,
-        **({knob: strength} if strength is not None else {}),
-        method=method,
+    hyperparameter = METHODS[method].hyperparameter
+    name = "-".join(
+        [method, *([f"{hyperparameter}{strength:g}"] if strength is not None else []), f"lr{lr:g}", f"seed{seed}"]
+    )
+    return config.make(
+        "tiny",
+        method,
+        **({hyperparameter: strength} if strength is not None else {}),
         lr=lr,
         seed=seed,
         steps=study.steps,
         prompts_per_step=study.prompts_per_step,
         train_data=str(Path(study.dir) / "train.jsonl"),
         eval_data=str(Path(study.dir) / "validation.jsonl") if role == "lr" else "arithmetic",
-        eval_problems=study.eval_problems,
-        eval_samples=study.eval_samples,
+        max_problems=study.max_problems,
+        samples=study.samples,
         eval_start=False,  # all runs start from the same base, which is evaluated once
         eval_every=study.steps,
         save_every=study.steps,
@@ -120,7 +122,7 @@ def run_config(study, method, strength, lr, seed, role):
 
 def claim_directory(study):
     """Write down the budget that all runs in this directory share; ValueError if they had another one."""
-    shared = ("steps", "prompts_per_step", "train_problems", "eval_problems", "eval_samples")
+    shared = ("steps", "prompts_per_step", "train_problems", "max_problems", "samples")
     ours, path = {key: getattr(study, key) for key in shared}, Path(study.dir) / "study.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     theirs = json.loads(path.read_text()) if path.exists() else ours
@@ -133,7 +135,7 @@ def claim_directory(study):
 def write_problems(study):
     """Two files: the problems that every run trains on, and as many as an evaluation takes for choosing learning rates.
     Both are of the training split; the test split is for the results alone."""
-    made = arithmetic.problems(study.train_problems + study.eval_problems, split="train")
+    made = arithmetic.problems(study.train_problems + study.max_problems, split="train")
     for name, part in ("train", made[: study.train_problems]), ("validation", made[study.train_problems :]):
         path = Path(study.dir) / f"{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +143,7 @@ def write_problems(study):
 
 
 def is_done(cfg):
-    evaluations = checkpoint.read_lines(Path(cfg.run_dir) / "evals.jsonl")
+    evaluations = jsonl.read(Path(cfg.run_dir) / "evals.jsonl")
     return bool(evaluations) and evaluations[-1]["step"] == cfg.steps
 
 
@@ -150,14 +152,14 @@ def run_one(cfg):
     import torch
 
     import train
-    from minidrpo.engine.distributed import World
+    from minidrpo.engine.distributed import DistContext
 
     torch.set_num_threads(1)
     log_path = Path(f"{cfg.run_dir}.log")
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with open(log_path, "w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
-            train.train(cfg, World())
+            train.train(cfg, DistContext())
         except KeyboardInterrupt:
             os._exit(130)  # a pool that has lost a worker starts nothing more
         except SystemExit:  # a clear line, in the log
@@ -195,7 +197,7 @@ def base_config(study, role):
 
 
 def evaluation(cfg, step=-1):
-    return checkpoint.read_lines(Path(cfg.run_dir) / "evals.jsonl")[step]
+    return jsonl.read(Path(cfg.run_dir) / "evals.jsonl")[step]
 
 
 def choose_lr(study, method):
@@ -217,15 +219,22 @@ def choose_lr(study, method):
 
 def rows_of(cfg, strength, role):
     """All rows of one finished run, as dicts with the keys of COLUMNS."""
-    knob = METHODS[cfg.method].knob if strength is not None else ""
-    head = {"method": cfg.method, "knob": knob, "strength": strength, "lr": cfg.lr, "seed": cfg.seed, "role": role}
-    train = checkpoint.read_lines(Path(cfg.run_dir) / "metrics.jsonl")
+    hyperparameter = METHODS[cfg.method].hyperparameter if strength is not None else ""
+    head = {
+        "method": cfg.method,
+        "hyperparameter": hyperparameter,
+        "strength": strength,
+        "lr": cfg.lr,
+        "seed": cfg.seed,
+        "role": role,
+    }
+    train = jsonl.read(Path(cfg.run_dir) / "metrics.jsonl")
     total = 0.0
     for record in train:
         seconds = sum(v for k, v in record.items() if k.startswith("seconds_"))
         total += seconds
         yield head | record | {"phase": "train", "group": "all", "seconds": seconds}
-    for record in checkpoint.read_lines(Path(cfg.run_dir) / "evals.jsonl"):
+    for record in jsonl.read(Path(cfg.run_dir) / "evals.jsonl"):
         for group, numbers in {"all": record, **record["by_source"]}.items():
             yield head | numbers | {"phase": "held out", "step": record["step"], "group": group, "seconds": total}
 
@@ -235,7 +244,7 @@ def collect(cells, study):
     rows = []
     for role in ("lr", "study"):
         base = rows_of(base_config(study, role), None, role)
-        blank = {"method": "base", "knob": None, "lr": None, "seed": None, "seconds": None}
+        blank = {"method": "base", "hyperparameter": None, "lr": None, "seed": None, "seconds": None}
         rows += [row | blank for row in base if row["phase"] == "held out" and row["step"] == 0]
     for cfg, strength, role in cells:
         rows += rows_of(cfg, strength, role) if is_done(cfg) else []

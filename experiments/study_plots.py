@@ -1,9 +1,9 @@
 r"""study_plots.py - the study's numbers as figures and as one table: results/study.csv in, PNG and markdown out.
 
-    python study_plots.py [results/study.csv]        (study.py does the same at its end)
+    python -m experiments.study_plots [experiments/results/study.csv]        (study.py does the same at its end)
 
-    trade_off.png     accuracy against length, a line a method through its strengths (the paper's Figure 3)
-    dynamics.png      DRPO's training over lambda: accuracy, length, entropy, mixed groups (Figure 2)
+    trade_off.png     accuracy against length, one line per method through its strengths (the paper's Figure 3)
+    dynamics.png      DRPO's training for several lambda: accuracy, length, entropy, mixed groups (Figure 2)
     difficulty.png    accuracy against length, level by level (Figure 4)
     gdpo.png          GDPO against GRPO on two rewards, over steps, and how many groups each can tell apart
     study.md          per method and strength: accuracy, length, AES, seconds
@@ -11,22 +11,25 @@ r"""study_plots.py - the study's numbers as figures and as one table: results/st
 A run's result is its last held-out evaluation. A point is the mean over the seeds of one method and strength, its bar
 the standard error of that mean; with a single seed, the standard error over problems. A method's reference is its own
 run without a length penalty: lambda = inf, alpha = 0, beta = 0, w = 0; where the last three make it GRPO, that is GRPO.
+
+P prompts | G responses per prompt | K rewards
 """
 
-import csv
+import argparse
 import itertools
 import math
-import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from minidrpo import cli
 from minidrpo.methods import baselines
 from minidrpo.rundir.metrics import AES, aes
-from minidrpo.show.plots import COLOURS, GREY, INK, figure
+from minidrpo.show import plots
+from minidrpo.show.plots import COLOURS, GREY, INK, NUMBERS, figure
 
 METHODS = {  # in the order of legends: name in the figures, colour, marker
     "drpo": ("DRPO", COLOURS[0], "o"),
@@ -40,46 +43,50 @@ METHODS = {  # in the order of legends: name in the figures, colour, marker
 }
 SPARE = ("#882255", "#117733", "#999933", "#332288")  # for methods that are not in that table
 SYMBOL = {"lam": "λ", "alpha": "α", "alp_beta": "β", "hapo_w": "w", "length_limit": "limit"}
-NO_PENALTY = {"lam": math.inf, "alpha": 0.0, "alp_beta": 0.0, "hapo_w": 0.0}  # knob -> its reference strength
+NO_PENALTY = {"lam": math.inf, "alpha": 0.0, "alp_beta": 0.0, "hapo_w": 0.0}  # hyperparameter -> its reference strength
 LIKE_GRPO = ("grpo-lp", "alp", "hapo")  # at strength 0 their reward and their update are GRPO's
-TEXTS = ("method", "knob", "role", "phase", "group")
 MARKERS = "larger: stronger\nhollow squares: no length penalty\ngrey: the base"
+TEXTS = ["method", "hyperparameter", "role", "phase", "group"]  # columns of the file; all others are numbers
+NEEDED = ["step", "accuracy", "mean_length"]  # in every row
+MEANS = ["accuracy", "accuracy_se", "mean_length", "mean_length_se", "seconds"]
+PANELS = ("accuracy", "mean_length", "entropy", "mixed_groups")
 
 # ------------------------------------------------------------------------------------------------------------- reading
 
 
-def read_study(path) -> list[dict]:
-    """The rows of role "study", numbers as floats, empty fields as None. ValueError names the file and the line."""
+def read_study(path: str | Path) -> pd.DataFrame:
+    """The rows of role "study", empty numbers as NaN, empty texts as "". ValueError names the file and the line."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
+            rows = pd.read_csv(file, dtype=str, keep_default_na=False, na_values="")
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
-    needed = {*TEXTS, "strength", "seed", "step", "accuracy", "mean_length"}
-    if not rows or not needed <= rows[0].keys():
-        missing = ", ".join(sorted(needed - (rows[0].keys() if rows else set())))
-        raise ValueError(f"{path}: holds no rows" if not rows else f"{path}: has no column {missing}")
-    kept = []
-    for number, row in enumerate(rows, start=2):
-        if row["role"] == "study":
-            try:
-                numbers = {k: float(v) if v else None for k, v in row.items() if k not in TEXTS}
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{path}: line {number}: {error}") from error
-            if not row["group"] or any(numbers[k] is None for k in ("step", "accuracy", "mean_length")):
-                raise ValueError(f"{path}: line {number} has no group, step, accuracy or mean_length (half-written?)")
-            kept.append({k: row[k] for k in TEXTS} | numbers)
-    if not any(row["phase"] == "held out" and row["method"] != "base" for row in kept):
+    if missing := {*TEXTS, *NEEDED, "strength", "seed"} - set(rows):
+        raise ValueError(f"{path}: has no column {', '.join(sorted(missing))}")
+    if rows.empty:
+        raise ValueError(f"{path}: holds no rows")
+    rows.index += 2  # the line in the file
+    study = rows.reindex(columns=rows.columns.union(MEANS)).fillna(dict.fromkeys(TEXTS, ""))
+    study = study[study.role == "study"]
+    for name in study.columns.difference(TEXTS):
+        bad = study[name][study[name].notna() & pd.to_numeric(study[name], errors="coerce").isna()]
+        if len(bad):
+            raise ValueError(f"{path}: line {bad.index[0]}: {name} is not a number: {bad.iloc[0]!r}")
+    study = study.astype(dict.fromkeys(study.columns.difference(TEXTS), float))
+    torn = study[study[NEEDED].isna().any(axis=1) | (study.group == "")]
+    if len(torn):
+        raise ValueError(f"{path}: line {torn.index[0]} has no group, {', '.join(NEEDED)} (half-written?)")
+    if study[(study.phase == "held out") & (study.method != "base")].empty:
         raise ValueError(f"{path}: holds no finished run of the study")
-    return kept
+    return study
 
 
 @dataclass(frozen=True)
 class Point:
-    """One method at one strength on one group of problems: means over its seeds."""
+    """One method at one strength on one group of problems: means over its seeds. None: the file has no such number."""
 
     method: str
-    knob: str
+    hyperparameter: str
     strength: float | None
     accuracy: float
     mean_length: float
@@ -89,49 +96,35 @@ class Point:
     n_seeds: int
 
     @property
-    def is_reference(self):
-        return self.method == "grpo" or NO_PENALTY.get(self.knob) == self.strength
+    def is_reference(self) -> bool:
+        return self.method == "grpo" or NO_PENALTY.get(self.hyperparameter) == self.strength
 
     @property
-    def strength_text(self):
-        if self.strength is None:
-            return ""
-        return "∞" if self.strength == math.inf else f"{self.strength:g}".replace("e-0", "e-")
+    def strength_text(self) -> str:
+        return _text(self.strength).replace("e-0", "e-")
+
+    @property
+    def weak_to_strong(self) -> float:
+        """For sorting: a large lambda or limit is weak; all other hyperparameters are weak where they are small."""
+        return (self.strength or 0) * (-1 if self.hyperparameter in ("lam", "length_limit") else 1)
 
 
-def points(rows, group="all") -> dict[str, list[Point]]:
+def points(rows: pd.DataFrame, group="all") -> dict[str, list[Point]]:
     """method -> its points from weak to strong, of the last held-out evaluation of every run."""
-    runs = {}
-    for row in rows:
-        if row["phase"] == "held out" and row["group"] == group:
-            runs.setdefault((row["method"], row["knob"], row["strength"], row["seed"]), []).append(row)
-    cells = {}
-    for (*cell, _), evaluations in runs.items():
-        cells.setdefault(tuple(cell), []).append(max(evaluations, key=lambda row: row["step"]))
-    found = {}
-    for (method, knob, strength), ends in cells.items():
-        numbers = {"n_seeds": len(ends)}
-        for key in ("accuracy", "mean_length"):
-            numbers[key], numbers[f"{key}_se"] = mean_and_se([end[key] for end in ends], ends[0].get(f"{key}_se"))
-        seconds = [end["seconds"] for end in ends if end.get("seconds") is not None]
-        numbers["seconds"] = statistics.fmean(seconds) if seconds else None
-        found.setdefault(method, []).append(Point(method, knob, strength, **numbers))
-    order = [*METHODS, *sorted(found.keys() - METHODS.keys())]
-    return {m: sorted(found[m], key=_weak_to_strong) for m in order if m in found}
+    held_out = rows[(rows.phase == "held out") & (rows.group == group)].sort_values("step", kind="stable")
+    cell = ["method", "hyperparameter", "strength"]
+    cells = held_out.drop_duplicates([*cell, "seed"], keep="last").groupby(cell, dropna=False)
+    table = cells[MEANS].mean().assign(n_seeds=cells.size())
+    for key in ("accuracy", "mean_length"):  # of a single seed remains the standard error over problems
+        table[f"{key}_se"] = cells[key].sem().fillna(table[f"{key}_se"])
+    table = table.reset_index().astype(object)
+    found = [Point(**row) for row in table.where(table.notna(), None).to_dict("records")]
+    order = [*METHODS, *sorted({p.method for p in found} - METHODS.keys())]
+    by_method = {m: sorted((p for p in found if p.method == m), key=lambda p: p.weak_to_strong) for m in order}
+    return {method: own for method, own in by_method.items() if own}
 
 
-def _weak_to_strong(point):
-    """A large lambda is weak, and so is a large limit; all other knobs are weak where they are small."""
-    return 0 if point.strength is None else point.strength * (-1 if point.knob in ("lam", "length_limit") else 1)
-
-
-def mean_and_se(values, se_of_one=None):
-    """(mean, its standard error over these values); `se_of_one` where there is but one value."""
-    n = len(values)
-    return statistics.fmean(values), statistics.stdev(values) / math.sqrt(n) if n > 1 else se_of_one
-
-
-def reference(point, all_points) -> Point | None:
+def reference(point: Point, all_points: dict[str, list[Point]]) -> Point | None:
     """The method's own run without a length penalty; None where the study has none."""
     own = [p for p in all_points[point.method] if p.is_reference]
     if not own and point.method in LIKE_GRPO:
@@ -139,89 +132,73 @@ def reference(point, all_points) -> Point | None:
     return own[0] if own else None
 
 
+def curves(rows: pd.DataFrame, method: str, key: str) -> dict[float | None, list[tuple]]:
+    """strength -> [(step, mean over seeds, standard error over seeds or 0)] of a training number, weak lambda first."""
+    train = rows[(rows.phase == "train") & (rows.method == method)]
+    if key not in train or train[key].isna().all():
+        return {}
+    cells = train.dropna(subset=key).groupby(["strength", "step"], dropna=False)[key]
+    table = pd.DataFrame({"mean": cells.mean(), "se": cells.sem().fillna(0.0)}).reset_index("step")
+    by_strength = table.groupby("strength", dropna=False, sort=False)
+    found = {None if math.isnan(s) else s: list(own.itertuples(index=False, name=None)) for s, own in by_strength}
+    return dict(sorted(found.items(), key=lambda item: -(item[0] or 0)))
+
+
+def _text(strength):
+    return "" if strength is None else "∞" if strength == math.inf else f"{strength:g}"
+
+
 # ------------------------------------------------------------------------------------------------------------- figures
 
 
 def _style(method):
-    if method in METHODS:
-        return METHODS[method]
-    i = sum(map(ord, method))
-    return method, SPARE[i % len(SPARE)], "p"
+    """(name in the figures, colour, marker)"""
+    return METHODS.get(method) or (method, SPARE[sum(map(ord, method)) % len(SPARE)], "p")
 
 
 def _draw_trade_off(ax, found, strengths, size=6):
-    """A line a method, its markers growing with the strength; hollow squares where there is no penalty; the base as
-    grey lines, if they are in sight. strengths: name them in the legend, for beside the points they hide each other."""
-    groups = {method: ps for method, ps in found.items() if method != "base"}
-    for method, own in groups.items():
+    """One line per method, its markers growing with the strength; hollow squares where there is no penalty; the base as
+    grey lines. strengths: whether the legend names them; beside the points they would hide each other."""
+    methods = {method: own for method, own in found.items() if method != "base"}
+    for method, own in methods.items():
         name, colour, marker = _style(method)
-        start = reference(own[0], groups)
+        start = reference(own[0], methods)
         path = own if start is None or start in own else [start, *own]
         ax.plot([p.mean_length for p in path], [100 * p.accuracy for p in path], color=colour, linewidth=1.3, zorder=2)
+        white = {"markerfacecolor": "white"}
+        bars = {"ecolor": (colour, 0.45), "elinewidth": 1, "capsize": 0}
         for i, p in enumerate(own):
-            ax.errorbar(
-                p.mean_length,
-                100 * p.accuracy,
-                xerr=p.mean_length_se or 0,
-                yerr=100 * (p.accuracy_se or 0),
-                fmt="none",
-                ecolor=colour,
-                alpha=0.45,
-                linewidth=1,
-                zorder=2,
-            )
-            ax.plot(
-                p.mean_length,
-                100 * p.accuracy,
-                "s" if p.is_reference else marker,
-                color=colour,
-                markersize=size * (1 if p.is_reference or len(own) == 1 else 0.8 + 0.7 * i / (len(own) - 1)),
-                markerfacecolor="white" if p.is_reference else colour,
-                markeredgewidth=1.2,
-                zorder=3,
-            )
-        symbol, values = SYMBOL.get(own[0].knob), ", ".join(p.strength_text for p in own)
-        ax.plot(
-            [],
-            [],
-            color=colour,
-            marker="s" if method == "grpo" else marker,
-            markersize=size,
-            linewidth=1.3,
-            markerfacecolor="white" if method == "grpo" else colour,
-            label=name + (f", {symbol} = {values}" if strengths and symbol else ""),
-        )
+            grown = size * (1 if p.is_reference or len(own) == 1 else 0.8 + 0.7 * i / (len(own) - 1))
+            shape, fill = ("s", white) if p.is_reference else (marker, {})
+            style = {"markersize": grown, "markeredgewidth": 1.2} | bars | fill
+            plots.draw_points(ax, [vars(p)], "mean_length", "accuracy", shape, colour, **style)
+        if strengths and own[0].hyperparameter in SYMBOL:
+            name += f", {SYMBOL[own[0].hyperparameter]} = {', '.join(p.strength_text for p in own)}"
+        shape, fill = ("s", white) if method == "grpo" else (marker, {})
+        ax.plot([], [], marker=shape, markersize=size, linewidth=1.3, color=colour, label=name, **fill)
     ax.margins(0.08)
+    _frame(ax, methods, found.get("base", []), fontsize=9 if strengths else 8)
+
+
+def _frame(ax, methods, bases, fontsize):
+    """The limits of both axes: collapsed runs become arrows at the lower edge, the base grey lines and a text."""
     (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
-    every = [(p, method) for method, own in groups.items() for p in own]
-    floor = _floor([100 * p.accuracy for p, _ in every])
-    y0 = max(y0, min(100 * (p.accuracy - (p.accuracy_se or 0)) for p, _ in every if 100 * p.accuracy >= floor) - 1)
-    for p, method in every:
+    every = [p for own in methods.values() for p in own]
+    floor = _floor([100 * p.accuracy for p in every])
+    y0 = max(y0, min(100 * (p.accuracy - (p.accuracy_se or 0)) for p in every if 100 * p.accuracy >= floor) - 1)
+    for p in every:
         if 100 * p.accuracy < floor:
-            text = f"↓ {_style(method)[0]} {p.strength_text}: {100 * p.accuracy:.0f} %"
-            ax.annotate(
-                text,
-                (p.mean_length, y0),
-                xytext=(4, 16),
-                textcoords="offset points",
-                fontsize=8,
-                color=_style(method)[1],
-            )
-    for base in found.get("base", []):
+            name, colour, _ = _style(p.method)
+            text, place = f"↓ {name} {p.strength_text}: {100 * p.accuracy:.0f} %", (p.mean_length, y0)
+            ax.annotate(text, place, xytext=(4, 16), textcoords="offset points", fontsize=8, color=colour)
+    for base in bases:
         x1 = max(x1, base.mean_length + 0.03 * (x1 - x0))  # its accuracy may be far from all others
-        ax.axvline(base.mean_length, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        ax.axhline(100 * base.accuracy, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        below = "" if y0 < 100 * base.accuracy else ", below"
-        ax.text(
-            0.985,
-            0.02,
-            f"base: {100 * base.accuracy:.0f} %{below}",
-            transform=ax.transAxes,
-            ha="right",
-            fontsize=9 if strengths else 8,
-            color=GREY,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
-        )
+        dashed = {"color": GREY, "linewidth": 1, "linestyle": (0, (4, 3)), "zorder": 1}
+        ax.axvline(base.mean_length, **dashed)
+        ax.axhline(100 * base.accuracy, **dashed)
+        text = f"base: {100 * base.accuracy:.0f} %" + (", below" if y0 >= 100 * base.accuracy else "")
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        ax.text(0.985, 0.02, text, transform=ax.transAxes, ha="right", fontsize=fontsize, color=GREY, bbox=box)
     ax.set(xlim=(x0, x1), ylim=(y0, y1))
 
 
@@ -234,106 +211,63 @@ def _floor(values):
     return values[i] if gap > values[-1] - values[i] > 0 else values[0]
 
 
-def trade_off(rows, out_png):
+def trade_off(rows: pd.DataFrame, out_png):
     """Accuracy against length, all methods in one panel: up and to the left is better."""
-    with figure(6.2, [[0]]) as (fig, (ax,)):
+    with figure(out_png, 6.2, [[0]]) as (fig, (ax,)):
         found = points(rows)
         _draw_trade_off(ax, found, strengths=True)
-        ax.set(xlabel="mean length, tokens (shorter is better)", ylabel="accuracy, %")
-        about = f"{MARKERS.replace(chr(10), '; ')}; {_bars(found)}"
-        ax.set_title(about, fontsize=10, color=GREY)
+        plots.label_trade_off(ax)
+        ax.set_title(f"{MARKERS.replace(chr(10), '; ')}; {_bars(found)}", fontsize=10, color=GREY)
         fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=10)
-        fig.savefig(out_png)
         return fig
 
 
-def difficulty(rows, out_png):
-    """The same, level by level; each panel has its own scale of accuracy."""
-    levels = sorted({row["group"] for row in rows} - {"all", ""})
+def difficulty(rows: pd.DataFrame, out_png):
+    """The same, level by level; each panel has its own scale of accuracy. ValueError if the study has no levels."""
+    levels = sorted(set(rows.group) - {"all"})
     if not levels:
         raise ValueError("the study holds no held-out rows of single levels")
     columns = min(3, len(levels) + 1)
-    cells = [*range(len(levels)), -1, *[-2] * (-(len(levels) + 1) % columns)]  # -1 holds the legend
+    cells = [*range(len(levels) + 1), *["."] * (-(len(levels) + 1) % columns)]  # the last number holds the legend
     mosaic = [cells[i : i + columns] for i in range(0, len(cells), columns)]
-    with figure(2.7 * len(mosaic), mosaic) as (fig, _):
-        axes = {int(ax.get_label()): ax for ax in fig.axes}
-        for i, level in enumerate(levels):
-            _draw_trade_off(axes[i], points(rows, level), strengths=False, size=4.5)
-            axes[i].set_title(level.split("/")[-1].replace("-", " "))
-            axes[i].tick_params(labelsize=9)
-        for i, ax in axes.items():
-            if i < 0:
-                ax.axis("off")
-        axes[-1].legend(*axes[0].get_legend_handles_labels(), loc="center", fontsize=10, title=MARKERS)
+    with figure(out_png, 2.7 * len(mosaic), mosaic) as (fig, (*axes, last)):
+        for ax, level in zip(axes, levels, strict=True):
+            _draw_trade_off(ax, points(rows, level), strengths=False, size=4.5)
+            ax.set_title(level.split("/")[-1].replace("-", " "))
+            ax.tick_params(labelsize=9)
+        last.axis("off")
+        last.legend(*axes[0].get_legend_handles_labels(), loc="center", fontsize=10, title=MARKERS)
         fig.supxlabel("mean length, tokens (shorter is better)", fontsize=11)
         fig.supylabel("accuracy, %", fontsize=11)
-        fig.savefig(out_png)
         return fig
 
 
-def curves(rows, method, key) -> dict[float, list]:
-    """strength -> [(step, mean over seeds, standard error over seeds or 0)] of a training number."""
-    values = {}
-    for row in rows:
-        if row["phase"] == "train" and row["method"] == method and row.get(key) is not None:
-            values.setdefault(row["strength"], {}).setdefault(row["step"], []).append(row[key])
-    return {s: [(step, *mean_and_se(vs, 0.0)) for step, vs in sorted(by.items())] for s, by in values.items()}
-
-
-def _draw_curve(ax, curve, scale, colour, label=None, half_window=1, **kwargs):
-    """Mean over seeds, smoothed over a few steps, in a band of one standard error over seeds."""
-    windows = [curve[max(0, i - half_window) : i + half_window + 1] for i in range(len(curve))]
-    steps = [step for step, *_ in curve]
-    mean, se = ([scale * statistics.fmean(point[i] for point in window) for window in windows] for i in (1, 2))
-    ax.plot(steps, mean, color=colour, label=label, linewidth=1.7, **kwargs)
-    ax.fill_between(
-        steps,
-        [m - s for m, s in zip(mean, se, strict=True)],
-        [m + s for m, s in zip(mean, se, strict=True)],
-        color=colour,
-        alpha=0.15,
-        linewidth=0,
-    )
-
-
-PANELS = (
-    ("accuracy", 100, "accuracy, %"),
-    ("mean_length", 1, "mean length, tokens"),
-    ("entropy", 1, "entropy, nats a token"),
-    ("mixed_groups", 100, "groups with right and wrong, %"),
-)
-
-
-def dynamics(rows, out_png, method="drpo"):
-    """Training over steps, a line a strength: what the dial does, and when."""
+def dynamics(rows: pd.DataFrame, out_png, method="drpo"):
+    """Training over steps, one line per strength. ValueError if the method was not trained."""
     import matplotlib
 
-    by_key = {key: curves(rows, method, key) for key, *_ in PANELS}
-    strengths = sorted(by_key["accuracy"], key=lambda s: -math.inf if s is None else -s)
+    by_key = {key: curves(rows, method, key) for key in PANELS}
+    strengths = list(by_key["accuracy"])
     if not strengths:
         raise ValueError(f"the study holds no training rows of {method}")
     shades = matplotlib.colormaps["viridis"]([0.9 * i / max(1, len(strengths) - 1) for i in range(len(strengths))])
-    with figure(5.6, [[0, 1], [2, 3]]) as (fig, axes):
-        for ax, (key, scale, name) in zip(axes, PANELS, strict=True):
+    with figure(out_png, 5.6, [[0, 1], [2, 3]]) as (fig, axes):
+        for ax, key in zip(axes, PANELS, strict=True):
             for strength, colour, line in zip(strengths, shades, itertools.cycle(("-", "--", "-.", ":"))):
-                if curve := by_key[key].get(strength):
-                    text = "∞" if strength == math.inf else f"{strength:g}" if strength is not None else ""
-                    _draw_curve(ax, curve, scale, colour, f"λ = {text}" if method == "drpo" else text, linestyle=line)
-            ax.set_title(name)
-            ax.margins(x=0.02)
-            ax.xaxis.get_major_locator().set_params(integer=True)
+                style = {"label": f"λ = {_text(strength)}" if method == "drpo" else _text(strength), "linestyle": line}
+                plots.draw_curve(ax, by_key[key].get(strength), key, colour, ahead=1, **style)
+            plots.label_steps(ax, NUMBERS[key][1])
         for ax in axes[2:]:
             ax.set_xlabel("step")
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(strengths))
-        fig.savefig(out_png)
         return fig
 
 
-def distinct_groups(G, K=2, digits=6):
-    """How many different groups of advantages K binary rewards and G answers can give, up to the answers' order:
+def distinct_groups(G: int, K=2, digits=6) -> dict[str, int]:
+    """How many different groups of advantages K binary rewards and G responses can give, up to the responses' order:
     {"GRPO": of the summed reward, "GRPO without std": the same, "GDPO": of each reward by itself}."""
-    answers = list(itertools.product((0.0, 1.0), repeat=K))
-    reward_PGK = torch.tensor(list(itertools.combinations_with_replacement(answers, G)), dtype=torch.float64)
+    outcomes = list(itertools.product((0.0, 1.0), repeat=K))
+    reward_PGK = torch.tensor(list(itertools.combinations_with_replacement(outcomes, G)), dtype=torch.float64)
     total_PG = reward_PGK.sum(-1)
     advantages = {
         "GRPO": baselines.grpo_advantage(total_PG, eps=1e-12),
@@ -343,41 +277,36 @@ def distinct_groups(G, K=2, digits=6):
     return {name: len((a.sort(-1).values * 10**digits).round().unique(dim=0)) for name, a in advantages.items()}
 
 
-def gdpo(rows, out_png, groups=range(2, 8)):
-    """Right answers, and right answers within the limit, over steps; and why GDPO has more to say: distinct groups."""
-    with figure(3.6, [[0, 1, 2]]) as (fig, axes):
-        lines = (("grpo-sum", "--"), ("gdpo", "-"))
-        keys = {"accuracy": "right, %", "reward_length": "right and within the limit, %"}
-        for ax, (key, name) in zip(axes[:2], keys.items(), strict=True):
-            for method, line in lines:
+def gdpo(rows: pd.DataFrame, out_png, groups=range(2, 8)):
+    """Correct, and correct within the limit, over steps; and why GDPO can tell more apart: distinct groups."""
+    with figure(out_png, 3.6, [[0, 1, 2]]) as (fig, (*axes, last)):
+        for ax, key, name in zip(
+            axes, ("accuracy", "reward_length"), ("correct, %", NUMBERS["reward_length"][1]), strict=True
+        ):
+            for method, line in (("grpo-sum", "--"), ("gdpo", "-")):
+                label, colour, _ = _style(method)
                 for curve in curves(rows, method, key).values():
-                    _draw_curve(ax, curve, 100, _style(method)[1], _style(method)[0], linestyle=line)
+                    plots.draw_curve(ax, curve, key, colour, ahead=1, label=label, linestyle=line)
+            plots.label_steps(ax, "")
             ax.set_title(f"{name} (training)", fontsize=10)
             ax.set_xlabel("step")
-            ax.xaxis.get_major_locator().set_params(integer=True)
         counts = [distinct_groups(G) for G in groups]
-        for name, colour, marker in (
-            ("GDPO", _style("gdpo")[1], "X"),
-            ("GRPO without std", GREY, "s"),
-            ("GRPO", _style("grpo-sum")[1], "*"),
-        ):
-            ax = axes[2]
-            ax.plot(list(groups), [c[name] for c in counts], marker=marker, color=colour, label=name, linewidth=1.5)
-            ax.annotate(
-                counts[-1][name],
-                (groups[-1], counts[-1][name]),
-                xytext=(5, -3),
-                textcoords="offset points",
-                fontsize=9,
-                color=colour,
-            )
-        axes[2].set_title("distinct groups of advantages", fontsize=10)
-        axes[2].set_xlabel("answers a prompt, two 0/1 rewards", fontsize=10)
-        axes[2].margins(x=0.12)
-        axes[2].legend(fontsize=9, loc="upper left")
+        colours = {
+            "GDPO": (_style("gdpo")[1], "X"),
+            "GRPO without std": (GREY, "s"),
+            "GRPO": (_style("grpo-sum")[1], "*"),
+        }
+        for name, (colour, marker) in colours.items():
+            count = [c[name] for c in counts]
+            last.plot(list(groups), count, marker=marker, color=colour, label=name, linewidth=1.5)
+            place = {"xy": (groups[-1], count[-1]), "xytext": (5, -3), "textcoords": "offset points"}
+            last.annotate(count[-1], **place, fontsize=9, color=colour)
+        last.set_title("distinct groups of advantages", fontsize=10)
+        last.set_xlabel("responses per prompt, two rewards", fontsize=10)
+        last.margins(x=0.12)
+        last.legend(fontsize=9, loc="upper left")
         if axes[0].get_legend_handles_labels()[0]:
             axes[0].legend(fontsize=9, loc="lower right")
-        fig.savefig(out_png)
         return fig
 
 
@@ -386,70 +315,49 @@ def gdpo(rows, out_png, groups=range(2, 8)):
 
 def _bars(found):
     """What the error bars are."""
-    seeds = {p.n_seeds for method, ps in found.items() if method != "base" for p in ps}
+    seeds = {p.n_seeds for method, own in found.items() if method != "base" for p in own}
     if seeds == {1}:
         return "bars: standard error over problems, one seed"
     spread = f"{min(seeds)}" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
     return f"bars: standard error over {spread} seeds" + (" (over problems where there is one)" if 1 in seeds else "")
 
 
-def study_table(rows) -> str:
-    """Markdown: per method and strength accuracy, length, AES against the method's own reference, seconds a run."""
+def study_table(rows: pd.DataFrame) -> str:
+    """Markdown: per method and strength accuracy, length, AES against the method's own reference, seconds per run."""
     found = points(rows)
-    constants = ", ".join(f"{key} = {value:g}" for key, value in AES.items())
-    lines = [
-        "| method | strength | seeds | accuracy, % | mean length, tokens | AES | seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for method, own in [("base", found.get("base", [])), *((m, ps) for m, ps in found.items() if m != "base")]:
-        for p in own:
-            start = None if method == "base" else reference(p, found)
-            score = (
-                ""
-                if start is None
-                else "reference"
-                if p.is_reference
-                else (f"{aes(p.accuracy, p.mean_length, start.accuracy, start.mean_length):+.3f}")
-            )
-            strength = f"{SYMBOL.get(p.knob, p.knob)} = {p.strength_text}" if p.strength is not None else ""
-            accuracy = _plus_minus(100 * p.accuracy, p.accuracy_se and 100 * p.accuracy_se)
-            cells = [
-                _style(method)[0] if method != "base" else "base",
-                strength,
-                f"{p.n_seeds}" if method != "base" else "",
-                accuracy,
-                _plus_minus(p.mean_length, p.mean_length_se),
-                score,
-                f"{p.seconds:.0f}" if p.seconds else "",
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-    about = f"±: {_bars(found).removeprefix('bars: ')}; the base's over problems. AES ({constants}) against each "
+    head = ("method", "strength", "seeds", "accuracy, %", "mean length, tokens", "AES", "seconds")
+    lines = [head, ["---"] * len(head)]
+    for p in itertools.chain(found.pop("base", []), *found.values()):
+        start = None if p.method == "base" else reference(p, found)
+        if start is None or p.is_reference:
+            score = "reference" if start else ""
+        else:
+            score = f"{aes(p.accuracy, p.mean_length, start.accuracy, start.mean_length):+.3f}"
+        strength = "" if p.strength is None else f"{SYMBOL.get(p.hyperparameter, p.hyperparameter)} = {p.strength_text}"
+        accuracy = _plus_minus(100 * p.accuracy, p.accuracy_se and 100 * p.accuracy_se)
+        length, seconds = _plus_minus(p.mean_length, p.mean_length_se), f"{p.seconds:.0f}" if p.seconds else ""
+        seeds = "" if p.method == "base" else f"{p.n_seeds}"
+        lines.append([_style(p.method)[0], strength, seeds, accuracy, length, score, seconds])
+    about = f"±: {_bars(found).removeprefix('bars: ')}; the base's over problems. "
+    about += f"AES ({', '.join(f'{key} = {value:g}' for key, value in AES.items())}) against each "
     about += "method's own run without a length penalty, which for GRPO-LP, ALP and HAPO is GRPO."
-    return "\n".join(lines) + "\n\n" + about + "\n"
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n\n" + about + "\n"
 
 
 def _plus_minus(value, se):
     return f"{value:.1f}" + (f" ± {se:.1f}" if se is not None else "")
 
 
-@dataclass(frozen=True)
-class Config:
-    study: str = "results/study.csv"
-    """What study.py wrote."""
-    out_dir: str = ""
-    """Where the figures and the table go; default: beside that file."""
-
-
 def main(argv=None):
-    words = list(sys.argv[1:] if argv is None else argv)
-    if words and not words[0].startswith("-"):
-        words[0] = f"--study={words[0]}"
-    cfg = cli.parse(Config, words, prog="study_plots.py", description="Figures and a table of a study.")
+    parser = argparse.ArgumentParser(prog="study_plots.py", description="Figures and a table of a study.")
+    parser.add_argument("study", nargs="?", default="experiments/results/study.csv", help="what study.py wrote")
+    parser.add_argument("--out-dir", help="where figures and table go; default: beside that file")
+    args = parser.parse_args(argv)
     with cli.user_errors():
-        write_all(cfg.study, Path(cfg.out_dir or Path(cfg.study).parent))
+        write_all(args.study, Path(args.out_dir or Path(args.study).parent))
 
 
-def write_all(path, out):
+def write_all(path: str | Path, out: Path):
     """Every figure and the table that the study's file at `path` has rows for, into the directory `out`."""
     rows = read_study(path)
     out.mkdir(parents=True, exist_ok=True)

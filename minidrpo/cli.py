@@ -9,7 +9,7 @@ up; it is not meant for the run itself, where a ValueError may be our bug and de
 import contextlib
 import dataclasses
 import difflib
-import io
+import math
 import re
 import sys
 import time
@@ -21,39 +21,133 @@ LESS_MEMORY = (
     "splits the model over ranks"
 )
 LOST_RANK = re.compile(r"Connection (closed|reset) by peer|Broken pipe|remote process exited|Connection refused")
+RENAMED = {  # older names of flags: they still work, with a note
+    "--max-tokens": "--max-response-tokens",
+    "--eval-samples": "--samples",
+    "--eval-problems": "--max-problems",
+    "--limit": "--max-problems",
+    "--eval-top-p": "--top-p",
+}
+
+# ------------------------------------------------------------------------------------------------------------- values
+
+RULES = {
+    "positive": lambda x: x > 0,  # like all of these, false for nan
+    "0 or more": lambda x: x >= 0,
+    "1 or more": lambda x: x >= 1,
+    "2 or more": lambda x: x >= 2,
+    "at least 1e-06": lambda x: x >= 1e-6,
+    "finite": math.isfinite,
+    "in (0, 1]": lambda x: 0 < x <= 1,
+    "in (0, 1)": lambda x: 0 < x < 1,
+}
 
 
-def parse(config, argv=None, *, prog=None, description=None, check=None):
+def value(default, *rules: str):
+    """A dataclass field with this default, whose value must obey some of RULES; `check` holds it to them."""
+    return dataclasses.field(default=default, metadata={"rules": rules})
+
+
+def check(cfg) -> None:
+    """ValueError for the first field of `cfg` that breaks one of its rules."""
+    for field in dataclasses.fields(cfg):
+        for rule in field.metadata.get("rules", ()):
+            if not RULES[rule](getattr(cfg, field.name)):
+                raise ValueError(f"{flag_of(field.name)} must be {rule}, got {getattr(cfg, field.name)}")
+
+
+def flag_of(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def near(word: str, known) -> str:
+    """ " (did you mean X?)", or nothing."""
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
+# ----------------------------------------------------------------------------------------------------------- the flags
+
+
+def parse(config, argv=None, *, prog=None, description=None, foreign=()):
     """The config that `argv` (default: the command's own words) asks for.
 
     config: a dataclass whose fields all have defaults, an instance of one, or presets {name: (description, instance)},
         of which the first is the default.
-    check(config, default): raises ValueError for a combination that is wrong only if the user asked for it.
+    foreign: {flag: why it is not for this command}, for flags that the user may know from elsewhere.
     """
-    import tyro  # here: whoever calls train.train(cfg, world) with a config of their own needs no command line
+    import tyro  # here: whoever calls train.train(cfg, ctx) with a config of their own needs no command line
+    from tyro import _errors  # its structured errors, else it prints a box of lines; pyproject.toml pins the version
 
-    argv = list(sys.argv[1:] if argv is None else argv)
+    argv = [_current_name(word) for word in (sys.argv[1:] if argv is None else argv)]
     if isinstance(config, dict):
-        name, argv = _preset(config, argv)
-        default = config[name][1]
         listed = "\n".join(f"  {key:<{max(map(len, config))}}  {text}" for key, (text, _) in config.items())
-        listed = f"presets (the first word, default {next(iter(config))}):\n{listed}"
-        description = f"{description}\n\n{listed}" if description else listed
+        head = f"{description or ''}\n\npresets (the first word, default {next(iter(config))}):\n{listed}"
+        if not argv or argv[0].startswith("-"):
+            argv = [next(iter(config)), *argv]
+        if argv[0] not in config:
+            fail(f"unknown preset {argv[0]!r}{near(argv[0], config)}; presets: {', '.join(config)}")
+        if argv[1:2] and argv[1] in config:
+            fail(f"{argv[0]} and {argv[1]} are two presets: name one")
+        default = config[argv[0]][1]
+        choices = {key: (f"{text}\n\n{head}", instance) for key, (text, instance) in config.items()}
     else:
         default = config() if isinstance(config, type) else config
-    _refuse_unknown_flags(default, argv)
-    stderr = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(stderr):
-            cfg = tyro.cli(type(default), default=default, args=argv, prog=prog, description=description)
-    except SystemExit as stop:
-        if not stop.code:  # --help
-            raise
-        fail(_first_sentence(stderr.getvalue(), type(default).__name__))
-    with user_errors():
-        if check:
-            check(cfg, default)
-    return cfg
+    _refuse_unknown_flags(default, argv, dict(foreign))
+    with _errors.on_parse_error(lambda event: fail(_in_words(event))), user_errors():
+        if isinstance(config, dict):
+            return tyro.extras.overridable_config_cli(choices, args=argv, prog=prog, description=description)
+        return tyro.cli(type(default), default=default, args=argv, prog=prog, description=description)
+
+
+def value_of(flag: str, argv, default: str) -> str:
+    """The last value of --flag in `argv`, before anything is parsed."""
+    for i, word in enumerate(argv):
+        if word == flag and i + 1 < len(argv):
+            default = argv[i + 1]
+        elif word.startswith(f"{flag}="):
+            default = word.split("=", 1)[1]
+    return default
+
+
+def _current_name(word):
+    flag, equals, value = word.partition("=")
+    new = RENAMED.get(flag.replace("_", "-"))
+    if new:
+        print(f"note: {flag} is called {new} now", file=sys.stderr)
+    return f"{new}{equals}{value}" if new else word
+
+
+def _refuse_unknown_flags(default, argv, foreign):
+    """tyro's own message names the flag and its value alike and knows no nearest name."""
+    known = {"--help"}
+    for field in dataclasses.fields(default):
+        flag = flag_of(field.name)
+        known |= {flag} | ({f"--no-{flag[2:]}"} if isinstance(getattr(default, field.name), bool) else set())
+    for word in argv:
+        flag = word.split("=")[0].replace("_", "-")
+        if word.startswith("--") and flag not in known:
+            bare = flag.replace("--no-", "--", 1)
+            reason = foreign.get(flag) or foreign.get(bare)
+            fail(f"{flag} {reason}" if reason else f"unknown flag {word.split('=')[0]}{near(flag, known)}")
+
+
+def _in_words(event):
+    """tyro's description of a mistake as one sentence."""
+    argument = getattr(event, "argument", None)
+    flag = argument.lowered.name_or_flags[-1] if argument else ""
+    if hasattr(event, "choices"):
+        return f"{flag} {event.value!r}{near(event.value, event.choices)}: choose one of {', '.join(event.choices)}"
+    if hasattr(event, "tokens"):
+        return f"not a flag: {' '.join(event.tokens)}"
+    if getattr(event, "reason", "") == "too_few_values":
+        return f"{flag} needs a value"
+    message = getattr(event, "message", "the command could not be read, see --help")
+    message = message if isinstance(message, str) else " ".join(map(str, message))
+    return message if message.startswith("--") or not flag else f"{flag}: {message}"
+
+
+# ------------------------------------------------------------------------------------------------------------- mistakes
 
 
 def fail(message, rank=0, code=2, patience=10):
@@ -98,44 +192,3 @@ def user_errors(rank=0):
         yield
     except ValueError as error:
         fail(error, rank)
-
-
-def _preset(presets, argv):
-    if not argv or argv[0].startswith("-"):
-        return next(iter(presets)), argv
-    if argv[0] not in presets:
-        fail(f"unknown preset {argv[0]!r}{_near(argv[0], presets)}; presets: {', '.join(presets)}")
-    if argv[1:2] and argv[1] in presets:
-        fail(f"{argv[0]} and {argv[1]} are two presets: name one")
-    return argv[0], argv[1:]
-
-
-def _refuse_unknown_flags(default, argv):
-    """tyro's own message names the flag and its value alike and knows no nearest name."""
-    known = {"--help"}
-    for field in dataclasses.fields(default):
-        flag = field.name.replace("_", "-")
-        known |= {f"--{flag}"} | ({f"--no-{flag}"} if isinstance(getattr(default, field.name), bool) else set())
-    for word in argv:
-        flag = word.split("=")[0]
-        if word.startswith("--") and flag.replace("_", "-") not in known:
-            fail(f"unknown flag {flag}{_near(flag, known)}")
-
-
-def _near(word, known):
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f" (did you mean {near[0]}?)" if near else ""
-
-
-def _first_sentence(box, class_name):
-    """The first paragraph of tyro's box, without its frame: of box-drawing characters, or of hyphens where stdout is
-    not UTF-8, and then the title is a line above the first rule."""
-    paragraphs = []
-    for line in box.splitlines():
-        line = line.strip("│╭╮╰╯ ")
-        if re.fullmatch("─.*|-{5,}", line):
-            paragraphs.append([])
-        elif line and paragraphs:
-            paragraphs[-1].append(line)
-    text = " ".join(next(filter(None, paragraphs), ["the command could not be read, see --help"]))
-    return text.removeprefix("Error parsing ").removeprefix(f"{class_name}: ")

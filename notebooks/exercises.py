@@ -61,6 +61,7 @@ def near(value, target, rel=1e-3):
 
 def equal(value, target):
     """Tensors of one shape, equal to 1e-6."""
+    value = torch.as_tensor(value)
     return value.shape == target.shape and torch.allclose(value.double(), target.double(), rtol=1e-6, atol=1e-9)
 
 
@@ -85,8 +86,8 @@ def check_longest_safe(function):
         if signs != [True, False]:
             return (
                 f"you say {value:.6g} for other correct lengths {lengths}, {n_wrong} wrong, C = {max_length}, alpha = "
-                f"{alpha}, but the advantage keeps its sign there. Average over the *other* answers; as how long does "
-                "a wrong one count?"
+                f"{alpha}, but the advantage keeps its sign there. Average over the *other* responses; as how long "
+                "does a wrong one count?"
             )
 
 
@@ -95,8 +96,8 @@ def check_alpha_star(value):
     if near(value, 3 / 3.33):
         return None
     if near(value, 1.47 / 2.4, 1e-2) or not 0 < value < 1:
-        return "set the reward of the long answer, 1 - 0.8 alpha, equal to the mean over all six answers"
-    return "at your alpha the long answer's reward is not the mean of all six; a wrong one earns 0, not 1 - alpha x"
+        return "set the reward of the long response, 1 - 0.8 alpha, equal to the mean over all six responses"
+    return "at your alpha the long response's reward is not the mean of all six; a wrong one earns 0, not 1 - alpha x"
 
 
 @exercise
@@ -108,8 +109,8 @@ def check_surrogate_bug(function):
         if not equal(value, baselines.clipped_surrogate(logp, old, mask, advantage)):
             wide = [torch.cat([x, torch.zeros_like(x[:, :5])], 1) for x in (logp, old, mask)]
             if not equal(call(function, *wide, advantage), value):
-                return "append columns of padding to a batch: your value changes. What should divide an answer's sum?"
-            return "padding does not matter, but this is not GRPO: mean over an answer's tokens, then over answers"
+                return "append columns of padding to a batch: your value changes. What should divide a response's sum?"
+            return "padding does not matter, but this is not GRPO: mean over a response's tokens, then over responses"
 
 
 # ------------------------------------------------------------------------------------- 2: the positive distribution
@@ -131,10 +132,14 @@ def check_effective_sample_size(function):
     weight = torch.cat([weight, drawn])
     value = call(function, weight.clone())
     if value.shape != (7,):
-        return f"one number a prompt: shape (7,) for 7 prompts, yours is {tuple(value.shape)}"
+        return f"one number per prompt: shape (7,) for 7 prompts, yours is {tuple(value.shape)}"
     if not value.isfinite().all():
-        return "a prompt without correct answers has sum of squares 0; dividing by it gives inf or NaN"
-    for row, target, words in ((0, 4, "four equal weights"), (1, 1, "a single weight 1"), (2, 0, "no correct answer")):
+        return "a prompt without correct responses has sum of squares 0; dividing by it gives inf or NaN"
+    for row, target, words in (
+        (0, 4, "four equal weights"),
+        (1, 1, "a single weight 1"),
+        (2, 0, "no correct response"),
+    ):
         if not math.isclose(value[row].item(), target, abs_tol=1e-6):
             return f"{words} should give {target}, yours is {value[row].item():.4g}"
     return None if equal(value[3:], 1 / weight[3:].square().sum(-1)) else "1 over the sum of the *squared* weights"
@@ -147,7 +152,7 @@ def check_weights_bug(function):
         preference = drpo.length_preference(length, 12).double()
         value = call(function, preference, correct, lam)
         if value.isnan().any():
-            return "NaN: a prompt without a correct answer has nothing to normalise over; its weights are 0"
+            return "NaN: a prompt without a correct response has nothing to normalise over; its weights are 0"
         if not torch.allclose(value.double().sum(-1), correct.any(-1).double()):
             sums = ", ".join(f"{v:.3f}" for v in value.sum(-1).tolist())
             return f"add up the weights of each prompt: {sums}. What should they be?"
@@ -179,7 +184,7 @@ def check_credit_bug(function):
         if equal(grad, credit):
             return "the sign: a loss goes down where the objective goes up"
         if not equal(grad, -credit):
-            return "differentiate by a wrong answer's score, on paper: the credit depends on the scores too"
+            return "differentiate by a wrong response's score, on paper: the credit depends on the scores too"
 
 
 @exercise
@@ -189,16 +194,16 @@ def check_disco_b_credit(function):
     weight = drpo.positive_distribution(scores, correct, math.inf)
     target = drpo.drpo_credit(scores, correct, weight, 1.0, negatives="mean")
     if value.shape != target.shape:
-        return f"one number an answer: shape {tuple(target.shape)}, yours is {tuple(value.shape)}"
+        return f"one number per response: shape {tuple(target.shape)}, yours is {tuple(value.shape)}"
     if equal(value, target):
         return None
     if not (value[:2] == 0).all():
-        return "prompts that are all right or all wrong (here the first two) teach nothing: credit 0, not NaN"
+        return "prompts that are all right or all wrong (here the first two) have credit 0, not NaN"
     if equal(value, target * len(correct)):
-        return "right for each prompt; now the batch: J is a mean over prompts"
+        return "correct for each prompt; now the batch: J is a mean over prompts"
     if equal(value, target * len(correct) / drpo.mixed_groups(correct).sum()):
         return "prompts without credit still count in P"
-    return "the correct answers of a mixed prompt share +1/P equally, the wrong ones -1/P"
+    return "the correct responses of a mixed prompt share +1/P equally, the wrong ones -1/P"
 
 
 # ------------------------------------------------------------------------------------------------ 4: the trust region
@@ -210,7 +215,7 @@ def check_tokens_needed(value):
         return None
     if not float(value) > 0:
         return "a positive number, please"
-    return f"k1's variance is 2 KL a token; {float(value):g} tokens give an error of {math.sqrt(2e-4 / value):.2g}"
+    return f"k1's variance is 2 KL per token; {float(value):g} tokens give an error of {math.sqrt(2e-4 / value):.2g}"
 
 
 @exercise
@@ -220,6 +225,10 @@ def check_kl_bug(function):
         value = call(function, logp, old, mask)
         if equal(value, drpo.kl_estimate(logp, old, mask, "k1")):
             return "unbiased, but that is k1: it can be negative"
+        everywhere = drpo.kl_per_token(logp, old, torch.ones_like(mask), "k3")
+        padded = everywhere.sum() / mask.sum(), everywhere.mean(), (everywhere * mask).mean()
+        if any(equal(value, mean) for mean in padded):
+            return "this is k3, but padding counts, too: fill the log-ratio with 0 there, and divide by the tokens"
         if not equal(value, drpo.kl_estimate(logp, old, mask, "k3")):
             return (
                 "there the samples come from the *new* policy. Here they come from the old one: which ratio has "
@@ -231,9 +240,9 @@ def check_kl_bug(function):
 def check_resting_kl(function):
     for pull, beta, delta in ((0.5, 1e3, 1e-4), (2.0, 1e3, 1e-4), (0.1, 50.0, 0.01)):
         value = float(call(function, pull, beta, delta))
-        pressure = drpo.trust_region_pressure(torch.tensor(value, dtype=torch.float64), beta, delta).item()
-        if not near(pressure, pull):
-            return f"at your KL, {value:.4g}, the pressure is {pressure:.4g}, but the pull is {pull} (beta {beta:g})"
+        grad = drpo.kl_penalty_grad(torch.tensor(value, dtype=torch.float64), beta, delta).item()
+        if not near(grad, pull):
+            return f"at your KL, {value:.4g}, the penalty's derivative is {grad:.4g}, the pull {pull} (beta {beta:g})"
 
 
 # ------------------------------------------------------------------------------------------------ 5: watch it train
@@ -241,15 +250,15 @@ def check_resting_kl(function):
 
 @exercise
 def check_times_heavier(value):
-    if near(value, math.exp(40 / 25.6)):
+    if near(value, math.exp(40 / 25.6), rel=1e-2):
         return None
-    if near(value, math.exp(-40 / 25.6)):
-        return "that is how heavy the longer one is, with the shorter one as unit"
+    if near(value, math.exp(-40 / 25.6), rel=1e-2):
+        return "that is the longer one's weight in units of the shorter one's"
     return "w is proportional to exp(-|o| / (C lambda)): what is the ratio for |o| = 60 and 100?"
 
 
 @exercise
-def check_dial(value):
+def check_lam_for_20_tokens(value):
     length_PG = torch.tensor([[100.0, 120.0]], dtype=torch.float64)
     preference_PG = drpo.length_preference(length_PG, 256)
     weight_PG = drpo.positive_distribution(preference_PG, torch.ones(1, 2, dtype=torch.bool), float(value))
@@ -268,7 +277,9 @@ def check_standard_error(function):
             if not math.isfinite(value) or value <= 0:
                 return f"an error is a positive number, yours is {value}"
             if not near(doubled, value, 1e-2):
-                return "copy every answer once: nothing new is known, but your error shrinks. What is independent here?"
+                return (
+                    "copy every response once: nothing new is known, but your error shrinks. What is independent here?"
+                )
             return "copies change nothing, as it should be, but it is not the mean's error over problems (ddof = 1)"
 
 
@@ -294,7 +305,7 @@ def check_collapsed(groups):
 def check_no_better_than_wrong(value):
     if near(value, 2000):
         return None
-    return "a wrong answer of the shortest length earns 0; a right one 2 - 0.001 for each token of distance"
+    return "a wrong response of the shortest length earns 0; a correct one 2 - 0.001 for each token of distance"
 
 
 @exercise
@@ -316,8 +327,8 @@ def check_smallest_f(value):
     if near(value, 0.54):
         return None
     if near(value, 0.6):
-        return "the policy is *paid* for fewer answers than it gets right"
-    return "the trick grows where it is paid more than the average answer is: pi_c (f - R) > 0. What is R?"
+        return "R is the average *reward*, and the grader refuses some correct responses"
+    return "the trick's advantage is f - R. What is R?"
 
 
 @exercise
@@ -335,7 +346,7 @@ def check_extract(function):
         r"</think> \boxed{42}": "this is the easy case",
         r"</think> \boxed{\frac{1}{2}}": "braces nest: which one closes the box?",
         r"Is it \boxed{7}? Yes.</think> I am done.": "what is boxed while thinking is no answer",
-        r"I think \boxed{7}": "the thinking never ended: the answer was cut off",
+        r"I think \boxed{7}": "the thinking never ended: the response was truncated",
         r"</think> \boxed{\frac{1}{2}": "this box is never closed",
         r"</think> \boxed{6}, no: \boxed{7}": "of several boxes the last one counts",
         r"</think> no box": "without a box there is no answer",

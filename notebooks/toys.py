@@ -14,7 +14,7 @@ def style():
 
 
 def batch(seed=0, P=4, G=6, T=12, drift=0.3):
-    """(logp_NT, old_logp_NT, mask_NT, correct_PG, length_PG): answers of 1 to T tokens with random log-probabilities.
+    """(logp_NT, old_logp_NT, mask_NT, correct_PG, length_PG): responses of 1 to T tokens with random log-probabilities.
 
     The new ones are the old ones plus `drift` times a normal number. Prompt 0 is all right, 1 all wrong, 2 is mixed.
     """

@@ -34,7 +34,7 @@ def make_small_model(seed=0, vocabulary=23):
 
 def make_rollouts(P, G, seed=0, vocabulary=23, longest=20):
     """P*G random answers to P random prompts, of very different lengths."""
-    from rollout import Rollout
+    from minidrpo.records import Rollout
 
     g = torch.Generator().manual_seed(seed)
 

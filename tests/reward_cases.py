@@ -1,5 +1,5 @@
-r"""What counts as the same answer: a table to be read aloud. Each row is a gold answer, then answers equal to it (or,
-in DIFFERENT, answers that must not be). Written by hand; the rules are in answer/."""
+r"""What counts as the same answer: a table to be read aloud. Each row is a truth, then answers equal to it (or,
+in DIFFERENT, answers that must not be). Written by hand; the rules are in minidrpo/grader."""
 
 SAME = {
     "integers": [
@@ -332,5 +332,7 @@ DIFFERENT = {
 }  # fmt: skip
 
 
-same = [(kind, gold, pred) for kind, rows in SAME.items() for gold, *preds in rows for pred in preds]
-different = [(kind, gold, pred) for kind, rows in DIFFERENT.items() for gold, *preds in rows for pred in preds]
+same = [(kind, truth, answer) for kind, rows in SAME.items() for truth, *answers in rows for answer in answers]
+different = [
+    (kind, truth, answer) for kind, rows in DIFFERENT.items() for truth, *answers in rows for answer in answers
+]

@@ -180,10 +180,10 @@ def test_a_group_of_equal_rewards_amid_others():
 def test_bad_rewards_and_choices_are_named():
     reward = torch.zeros(4, 3, 2)
     reward[2, 1, 0] = math.nan
-    with pytest.raises(ValueError, match="nan at prompt 2, answer 1, reward 0"):
+    with pytest.raises(ValueError, match="nan at prompt 2, response 1, reward 0"):
         baselines.gdpo_advantage(reward)
     for advantage in (baselines.grpo_advantage, baselines.rloo_advantage):
-        with pytest.raises(ValueError, match=r"nan at prompt 2, answer 1 \(1 of 12"):
+        with pytest.raises(ValueError, match=r"nan at prompt 2, response 1 \(1 of 12"):
             advantage(reward[..., 0])
     fine = torch.rand(2, 3, 2)
     with pytest.raises(ValueError, match="2 rewards need 2 weights"):

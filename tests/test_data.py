@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from minidrpo.records import Problem
 from minidrpo.tasks import arithmetic, data
 
 PLAIN = [{"problem": "1 + 1?", "answer": "2"}, {"problem": "2 * 3?", "answer": 6}]
@@ -42,15 +43,15 @@ def write(path, rows):
 def test_official_schema_keeps_text_and_answer_types(tmp_path, suffix, truths):
     path = write(tmp_path / f"bench{suffix}", [official("Why? " + data.SUFFIX, truth) for truth in truths])
     problems = data.load_problems(path)
-    assert [p.answer for p in problems] == truths
-    assert [type(p.answer) for p in problems] == [type(t) for t in truths]  # 142.0 stays a float, 70 an int
+    assert [p.truth for p in problems] == truths
+    assert [type(p.truth) for p in problems] == [type(t) for t in truths]  # 142.0 stays a float, 70 an int
     assert [(p.prompt, p.source, p.index) for p in problems] == [("Why? " + data.SUFFIX, "bench", i) for i in (0, 1)]
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
 def test_plain_schema(tmp_path, suffix):
     problems = data.load_problems(write(tmp_path / f"own{suffix}", PLAIN))
-    assert problems == [data.Problem("1 + 1?", "2", "own", 0), data.Problem("2 * 3?", 6, "own", 1)]
+    assert problems == [Problem("1 + 1?", "2", "own", 0), Problem("2 * 3?", 6, "own", 1)]
     assert len(data.load_problems(str(tmp_path / f"own{suffix}"), n=1)) == 1
 
 
@@ -71,13 +72,13 @@ def test_numpy_values_become_plain_python():
         {"prompt": np.array([{"role": "user", "content": "q"}], dtype=object), "reward_model": {"ground_truth": t}}
         for t in (np.int64(7), np.float64(0.5), np.array(["x", "y"], dtype=object), np.array([1, 2]), np.str_("s"))
     ]
-    answers = [p.answer for p in data.rows_to_problems(rows, "s", "w")]
+    answers = [p.truth for p in data.rows_to_problems(rows, "s", "w")]
     assert answers == [7, 0.5, ["x", "y"], [1, 2], "s"]
     assert [type(a) for a in answers] == [int, float, list, list, str] and type(answers[3][0]) is int
 
 
 def test_gsm8k_answer_behind_its_mark():
-    assert data.rows_to_problems([{"question": "q", "answer": "2+2=4\n#### 4"}], "s", "w")[0].answer.strip() == "4"
+    assert data.rows_to_problems([{"question": "q", "answer": "2+2=4\n#### 4"}], "s", "w")[0].truth.strip() == "4"
 
 
 # ---------------------------------------------------------------------------------------------------- mistakes
@@ -206,7 +207,7 @@ def test_arithmetic(monkeypatch):
 
     monkeypatch.setattr(arithmetic, "problems", problems)
     last = data.load_problems("arithmetic", split="test", n=5)[4]
-    assert last == data.Problem("test 0 4", 4, "arithmetic/level-1", 4)
+    assert last == Problem("test 0 4", 4, "arithmetic/level-1", 4)
     assert len(data.load_problems("arithmetic", split="test")) >= 512
     with pytest.raises(ValueError, match="no split 'dev'"):
         data.load_problems("arithmetic", split="dev")
@@ -229,7 +230,7 @@ def tokenizer(adds_bos=True, template=TEMPLATE):
 
 
 def encode(texts, tok, **kwargs):
-    problems = [data.Problem(t, 1, "s", i) for i, t in enumerate(texts)]
+    problems = [Problem(t, 1, "s", i) for i, t in enumerate(texts)]
     return data.encode_prompts(problems, tok, **{"max_tokens": 100, **kwargs})
 
 

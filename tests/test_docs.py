@@ -1,18 +1,25 @@
 """The documentation against the code: what it names exists, what a run writes is explained, its examples run."""
 
 import contextlib
-import importlib
+import importlib.util
 import inspect
 import io
 import json
 import re
+import shlex
 import sys
 
 import pytest
+import torch
 
+import config
 import drpo
+import eval as evaluation
 from conftest import ROOT
+from minidrpo import cli
 from minidrpo.methods import baselines
+from minidrpo.methods.table import METHODS, Batch
+from minidrpo.show.memory import GPUs
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
@@ -69,8 +76,8 @@ def example(tmp_path_factory):
     page, folder, said = read("data").split("## A worked example")[1], tmp_path_factory.mktemp("data"), io.StringIO()
     blocks = r"```python\n(.*?)```.*?```\n.venv/bin/python train.py (.*?)\n```"
     code, command = re.search(blocks, page, re.DOTALL).groups()
-    short = ["--steps=1", "--prompts-per-step=4", "--group-size=2", "--max-response-tokens=24", "--eval-problems=4",
-             "--eval-samples=2", "--run-dir=run"]  # fmt: skip
+    short = ["--steps=1", "--prompts-per-step=4", "--group-size=2", "--max-response-tokens=24", "--max-problems=4",
+             "--samples=2", "--run-dir=run"]  # fmt: skip
     with contextlib.chdir(folder), contextlib.redirect_stdout(said):
         exec(compile(code, "docs/data.md", "exec"), {})
         sys.stdout.reconfigure = lambda **_: None
@@ -85,10 +92,72 @@ def test_the_worked_example_of_your_own_data(example):
     assert (run / "report.html").exists()
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "evals.jsonl", "samples.jsonl"])
+def explained(name):
+    """The keys that docs/metrics.md explains for a file: the first column of the first table of its section."""
+    section = next(part for part in read("metrics").split("\n## ")[1:] if name in part.splitlines()[0])
+    rows = [line.split("|")[1] for line in section.split("\n### ")[0].splitlines() if line.startswith("| `")]
+    return {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+
+
+def written(path):
+    return {key for line in path.read_text().splitlines() for key in json.loads(line)}
+
+
+@pytest.mark.parametrize(
+    "name", ["evals.jsonl", "samples.jsonl", "responses_before.jsonl", "responses_after.jsonl", "problems.jsonl"]
+)
 def test_the_glossary_has_a_row_for_every_key_and_none_besides(example, name):
-    section = read("metrics").split(f"## {name}\n")[1].split("\n## ")[0]
-    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
-    explained = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
-    written = {key for line in (example[2] / name).read_text().splitlines() for key in json.loads(line)}
-    assert explained == written
+    assert explained(name) == written(example[2] / name)
+
+
+def test_the_glossary_of_metrics_has_also_the_numbers_of_single_methods(example):
+    batch = Batch(torch.ones(2, 2, dtype=torch.bool), torch.ones(2, 2, dtype=torch.long), ["a"] * 4, torch.arange(2))
+    own = {key for name, method in METHODS.items() for key in method.numbers(batch, config.make("tiny", name))}
+    assert explained("metrics.jsonl") == written(example[2] / "metrics.jsonl") | own
+
+
+def test_other_trainers_names_are_given_for_metrics_that_exist():
+    table = read("metrics").split("### What TRL and verl call them")[1].split("\n## ")[0]
+    named = {line.split("|")[1].strip().strip("`") for line in table.splitlines() if line.startswith("| `")}
+    assert len(named) > 10 and named <= explained("metrics.jsonl")
+
+
+# ----------------------------------------------------------------------------------------------- commands that start
+
+TOLD = [page for page in PAGES if page.stem != "extend"]  # extend.md's method must be built first: test_extend.py
+TOLD += [ROOT / "README.md", ROOT / "BENCHMARKS.md", ROOT / "minidrpo" / "tiny" / "README.md"]
+PARSERS = {  # command: what reads its flags, without doing anything else
+    "train.py": lambda argv: config.parse(argv, "train.py", ""),
+    "eval.py": lambda argv: cli.parse(evaluation.Config, argv, prog="eval.py", description=""),
+    "minidrpo.show.memory": lambda argv: config.parse(argv, "memory", "", extra=GPUs),
+}
+
+
+def commands(page):
+    """(script or module, its arguments) of every python and torchrun command that a page tells to type."""
+    text = page.read_text().replace("\\\n", " ")
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines()]
+    lines += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+    for line in lines:
+        line = line.split("  #")[0].strip()
+        if re.match(r"(srun .*)?(\.venv/bin/)?(python|torchrun) ", line):
+            found = re.search(r"(?:-m )?((?:[\w/]+\.py|(?:minidrpo|experiments)[\w.]+))(.*)", line)
+            if found:
+                yield found[1], shlex.split(found[2])
+
+
+@pytest.mark.parametrize("page", TOLD, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_name_scripts_and_flags_that_exist(page):
+    for name, argv in commands(page):
+        is_file = name.endswith(".py")
+        assert (ROOT / name).exists() if is_file else importlib.util.find_spec(name), f"{page.name}: {name}"
+        if name in PARSERS and not {"...", "--help"} & set(argv):
+            if "--dry-run" in argv:
+                name, argv = "minidrpo.show.memory", [word for word in argv if word != "--dry-run"]
+            PARSERS[name](argv)
+
+
+def test_the_commands_of_the_pages_are_found():
+    found = {name for page in TOLD for name, _ in commands(page)}
+    assert found >= {"train.py", "eval.py", "minidrpo.show.memory", "experiments.study", "minidrpo.tiny.make_base"}

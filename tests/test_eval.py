@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 import eval as evaluation
-from minidrpo.rundir.metrics import Answer, as_json
-from minidrpo.tasks.data import Problem
+from minidrpo import cli
+from minidrpo.records import GradedResponse, Problem
+from minidrpo.rundir import results
+from minidrpo.rundir.metrics import as_json
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,14 +29,14 @@ class FakeRollout:
 
 
 class FakeTokenizer:
-    """Token ids are characters; 0 ends an answer."""
+    """Token ids are characters; 0 ends a response."""
 
     def decode(self, ids, **kwargs):
         return "".join(map(chr, ids))
 
 
 class FakeSampler:
-    """Answers `q` prompts with a box of 0 to 3 after a random thought; about one in five is cut off."""
+    """Responds to every prompt with a box of 0 to 3 after a random thought; about one in five is truncated."""
 
     def __init__(self):
         self.asked = []
@@ -57,9 +59,9 @@ PROMPTS = [[i + 1] for i in range(21)]
 
 def evaluate(sampler=None, problems=PROBLEMS, prompts=PROMPTS, **kwargs):
     settings = {
-        "n": 3,
+        "samples": 3,
         "temperature": 1.0,
-        "max_tokens": 50,
+        "max_response_tokens": 50,
         "seed": 0,
         "tokenizer": FakeTokenizer(),
         "chunk": 4,
@@ -68,34 +70,35 @@ def evaluate(sampler=None, problems=PROBLEMS, prompts=PROMPTS, **kwargs):
     return evaluation.evaluate(sampler or FakeSampler(), problems, prompts, **(settings | kwargs))
 
 
-def test_numbers_follow_from_the_answers():
-    r = evaluate()
-    assert (r.n_problems, r.n_samples, len(r.answers)) == (21, 3, 63)
-    assert [(a.index, a.sample) for a in r.answers] == [(i, s) for i in range(21) for s in range(3)]
-    assert r.accuracy == np.mean([a.correct for a in r.answers]) and list(r.by_source) == ["set/level-0", "set/level-1"]
-    for a in r.answers:
-        assert a.length == len(a.text) + a.finished  # the end token is counted where there is one
-        assert "\0" not in a.text
-        if not a.finished:
-            assert not a.correct and a.reason == "truncated"
+def test_numbers_follow_from_the_responses():
+    result = evaluate()
+    assert (result.n_problems, result.n_samples, len(result.responses)) == (21, 3, 63)
+    assert [(r.index, r.sample) for r in result.responses] == [(i, s) for i in range(21) for s in range(3)]
+    assert result.accuracy == np.mean([r.correct for r in result.responses])
+    assert list(result.by_source) == ["set/level-0", "set/level-1"]
+    for r in result.responses:
+        assert r.length == len(r.response) + r.finished  # the end token is counted where there is one
+        assert "\0" not in r.response
+        if not r.finished:
+            assert not r.correct and r.reason == "truncated"
         else:
-            assert a.correct == a.text.endswith(f"{{{a.index % 4}}}")
-    assert 0 < r.truncated < 1 and r.truncated == np.mean([not a.finished for a in r.answers])
-    assert r.reasons["truncated"] == sum(not a.finished for a in r.answers)
+            assert r.correct == r.response.endswith(f"{{{r.index % 4}}}")
+    assert 0 < result.truncated < 1 and result.truncated == np.mean([not r.finished for r in result.responses])
+    assert result.reasons["truncated"] == sum(not r.finished for r in result.responses)
 
 
-def test_a_problem_has_the_same_answers_in_any_company():
-    whole = {(a.index, a.sample): a for a in evaluate().answers}
+def test_a_problem_has_the_same_responses_in_any_company():
+    whole = {(r.index, r.sample): r for r in evaluate().responses}
     some = evaluate(problems=PROBLEMS[5:9][::-1], prompts=PROMPTS[5:9][::-1], chunk=3)
-    assert all(a == whole[a.index, a.sample] for a in some.answers)
+    assert all(r == whole[r.index, r.sample] for r in some.responses)
     other = evaluate(seed=1)
-    assert [a.text for a in other.answers] != [a.text for a in whole.values()]
+    assert [r.response for r in other.responses] != [r.response for r in whole.values()]
 
 
-def test_a_restart_answers_only_what_is_missing_in_the_same_batches():
+def test_a_restart_samples_only_what_is_missing_in_the_same_batches():
     whole, saved = FakeSampler(), []
     expected = evaluate(whole, save=saved.append)
-    assert len(saved) == 6 and [a for part in saved for a in part] == expected.answers
+    assert len(saved) == 6 and [r for part in saved for r in part] == expected.responses
     kept = saved[0] + saved[2] + saved[4][:-1]  # the fifth chunk was cut in the middle of writing
     again = FakeSampler()
     result = evaluate(again, done=kept)
@@ -106,13 +109,14 @@ def test_a_restart_answers_only_what_is_missing_in_the_same_batches():
 TWO_RANKS = """
 import json, sys
 import torch.distributed as dist
+from minidrpo.engine.distributed import DistContext
 from test_eval import evaluate, FakeSampler, as_json
 rank = int(sys.argv[2])
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/store", rank=rank, world_size=2)
 sampler = FakeSampler()
-twice = [evaluate(sampler, rank=rank, world_size=2, seed=seed) for seed in (0, 1)]
+twice = [evaluate(sampler, ctx=DistContext(rank, 2), seed=seed) for seed in (0, 1)]
 with open(f"{sys.argv[1]}/{rank}.json", "w") as f:
-    json.dump([len(sampler.asked), *(as_json(r) | {"texts": [a.text for a in r.answers]} for r in twice)], f)
+    json.dump([len(sampler.asked), *(as_json(r) | {"texts": [x.response for x in r.responses]} for r in twice)], f)
 dist.destroy_process_group()
 """
 
@@ -127,26 +131,28 @@ def test_two_ranks_equal_one(tmp_path):
         *((p[0], p[1:]) for p in (json.loads((tmp_path / f"{r}.json").read_text()) for r in (0, 1))), strict=True
     )
     one = [
-        json.loads(json.dumps(as_json(r) | {"texts": [a.text for a in r.answers]}))
+        json.loads(json.dumps(as_json(r) | {"texts": [x.response for x in r.responses]}))
         for r in (evaluate(seed=0), evaluate(seed=1))
     ]
     assert results[0] == results[1] == one
-    assert sum(calls) == 12  # six chunks an evaluation, each answered once
+    assert sum(calls) == 12  # six chunks per evaluation, each sampled once
 
 
 # ---------------------------------------------------------------------------------------------------- files, mistakes
 
 
-def test_files_are_json_without_nan_and_one_line_an_answer(tmp_path):
+def test_files_are_json_without_nan_and_one_line_per_response(tmp_path):
     result = evaluate(problems=PROBLEMS[:1], prompts=PROMPTS[:1])
     assert math.isnan(result.accuracy_se)
-    sets, _, scores = evaluation.write_results(evaluation.Config(), result, tmp_path, 50, ["a note"])
+    sets, _, scores = results.write_results(evaluation.Config(), result, tmp_path, 50, ["a note"])
     saved = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
-    assert scores is None and list(sets) == list(saved["sets"]) == ["set"] and saved["config"]["max_tokens"] == 50
+    assert (
+        scores is None and list(sets) == list(saved["sets"]) == ["set"] and saved["config"]["max_response_tokens"] == 50
+    )
     assert saved["average"]["plain"]["accuracy"] == result.accuracy and saved["average"]["paper"]["accuracy"] is None
-    lines = (tmp_path / "answers.jsonl").read_text().splitlines()
-    assert [Answer(**json.loads(line)) for line in lines] == result.answers
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["answers.jsonl", "results.json"]
+    lines = (tmp_path / "responses.jsonl").read_text().splitlines()
+    assert [GradedResponse(**json.loads(line)) for line in lines] == result.responses
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["responses.jsonl", "results.json"]
 
 
 @pytest.fixture
@@ -161,8 +167,8 @@ def plain_file(tmp_path):
     [
         (["--model", "/no/such/dir"], "/no/such/dir does not exist"),
         (["--model", "{tmp}"], "holds no config.json"),
-        (["--samples", "0"], "--samples must be at least 1, got 0"),
-        (["--top-p", "1.5"], "--top-p must be above 0 and at most 1, got 1.5"),
+        (["--samples", "0"], "--samples must be 1 or more, got 0"),
+        (["--top-p", "1.5"], "--top-p must be in (0, 1], got 1.5"),
         (["--temperature", "-1"], "--temperature must be 0 or more"),
         (["--dataset", "math"], "unknown flag --dataset (did you mean --datasets?)"),
         (["--sampler", "sglang"], "'sglang'"),
@@ -174,6 +180,20 @@ def test_mistakes_get_one_line_and_exit_code_2(capsys, tmp_path, flags, message)
         evaluation.main([flag.format(tmp=tmp_path) for flag in flags])
     err = capsys.readouterr().err
     assert stop.value.code == 2 and message in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_older_names_of_flags_still_work_with_a_note(capsys):
+    old = ["--max-tokens", "70", "--limit=3", "--eval-samples", "2", "--eval_top_p=0.5"]
+    new = ["--max-response-tokens", "70", "--max-problems=3", "--samples", "2", "--top-p=0.5"]
+    assert cli.parse(evaluation.Config, old) == cli.parse(evaluation.Config, new)
+    assert capsys.readouterr().err.splitlines() == [
+        "note: --max-tokens is called --max-response-tokens now",
+        "note: --limit is called --max-problems now",
+        "note: --eval-samples is called --samples now",
+        "note: --eval_top_p is called --top-p now",
+    ]
+    known = {cli.flag_of(field.name) for field in dataclasses.fields(evaluation.Config)}
+    assert set(cli.RENAMED.values()) <= known and not set(cli.RENAMED) & known
 
 
 @pytest.mark.parametrize(
@@ -199,14 +219,14 @@ class Words:
         return {"input_ids": [[1] * len(text) for text in texts]}
 
 
-def test_rows_without_an_answer_stop_the_run_or_are_left_out_and_counted(tmp_path):
+def test_rows_without_a_truth_stop_the_run_or_are_left_out_and_counted(tmp_path):
     rows = [{"problem": "q", "answer": a} for a in (1, None, 2, "", 3)]
     (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
     cfg = evaluation.Config(datasets=(str(tmp_path / "own.jsonl"),), template=False)
     with pytest.raises(ValueError, match="row 1, column 'answer': no answer .*--skip-unanswered"):
         evaluation.load_sets(cfg, Words())
     problems, _, (note,) = evaluation.load_sets(dataclasses.replace(cfg, skip_unanswered=True), Words())
-    assert [p.answer for p in problems] == [1, 2, 3] and "2 rows without an answer" in note
+    assert [p.truth for p in problems] == [1, 2, 3] and "2 rows without a truth" in note
 
 
 def test_progress_in_a_log_file_is_a_line_now_and_then(capsys):
@@ -282,27 +302,27 @@ def test_command_from_end_to_end_and_after_a_kill(tiny_model, tmp_path, capsys):
     evaluation.main(argv)
     out, err = capsys.readouterr()
     whole = files(tmp_path / "out")
-    assert set(whole) == {"config.json", "problems.jsonl", "results.json", "answers.jsonl", "report.html"}
-    assert "own" in out and "pass@1" in out and "answers end at 42 tokens, not 8192" in err
+    assert set(whole) == {"config.json", "problems.jsonl", "results.json", "responses.jsonl", "report.html"}
+    assert "own" in out and "pass@1" in out and "responses end at 42 tokens, not 8192" in err
     results = json.loads(whole["results.json"], parse_constant=pytest.fail)
-    assert results["config"]["max_tokens"] == 42 and list(results["sets"]) == ["own", "gsm8k"]
+    assert results["config"]["max_response_tokens"] == 42 and list(results["sets"]) == ["own", "gsm8k"]
     assert results["sets"]["own"]["n_problems"] == 7 and results["average"]["paper"]["accuracy"] is None
 
     # As a kill leaves it: two ranks' parts, one with a torn line, a chunk of two problems half there, no results
-    lines = whole["answers.jsonl"].splitlines()
-    (tmp_path / "out" / "answers.jsonl").unlink()
+    lines = whole["responses.jsonl"].splitlines()
+    (tmp_path / "out" / "responses.jsonl").unlink()
     (tmp_path / "out" / "results.json").unlink()
-    (tmp_path / "out" / "answers.part-0.jsonl").write_text("\n".join([*lines[:9], lines[9][:50]]))
-    (tmp_path / "out" / "answers.part-1.jsonl").write_text("\n".join(lines[12:18]) + "\n")
+    (tmp_path / "out" / "responses.part-0.jsonl").write_text("\n".join([*lines[:9], lines[9][:50]]))
+    (tmp_path / "out" / "responses.part-1.jsonl").write_text("\n".join(lines[12:18]) + "\n")
     evaluation.main(argv)
     assert files(tmp_path / "out") == whole
-    assert "15 of 42 answers are there already" in capsys.readouterr().err
+    assert "15 of 42 responses are there already" in capsys.readouterr().err
 
     # Everything is there: the model is not even loaded
     moved = command(tiny_model, tmp_path, "--reference", str(tmp_path / "out"), "--exceed", "10")
     evaluation.main(moved)
     again = json.loads(files(tmp_path / "out")["results.json"])
-    lengths = [a["length"] for a in map(json.loads, lines) if a["source"] == "own"]
+    lengths = [r["length"] for r in map(json.loads, lines) if r["source"] == "own"]
     assert again["exceed"]["own"] == np.mean([n > 10 for n in lengths]) and again["exceed"]["tokens"] == 10
     assert "AES against" in capsys.readouterr().out
     assert again["aes"]["constants"] == {"a": 1, "b": 3, "c": 10} and again["sets"] == results["sets"]
@@ -318,10 +338,10 @@ def test_another_question_in_the_same_directory_is_refused(tiny_model, tmp_path,
     (other_model / "model.safetensors").write_bytes(weights)
     capsys.readouterr()
     for flags, message in [
-        (["--seed", "1"], "holds answers with --seed 0 (now 1)"),
-        (["--top-p", "1", "--samples", "4"], "holds answers with --samples 3 (now 4), --top-p 0.95 (now 1.0)"),
-        (["--limit", "3"], "holds answers of other prompts"),
-        (["--model", str(other_model)], "holds answers of other weights"),
+        (["--seed", "1"], "holds responses with --seed 0 (now 1)"),
+        (["--top-p", "1", "--samples", "4"], "holds responses with --samples 3 (now 4), --top-p 0.95 (now 1.0)"),
+        (["--max-problems", "3"], "holds responses of other prompts"),
+        (["--model", str(other_model)], "holds responses of other weights"),
     ]:
         before = files(out)
         with pytest.raises(SystemExit) as stop:
@@ -334,7 +354,7 @@ def test_another_question_in_the_same_directory_is_refused(tiny_model, tmp_path,
 def test_output_and_reference_mistakes(tiny_model, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     (tmp_path / "strange").mkdir()
-    (tmp_path / "strange" / "answers.jsonl").write_text("")
+    (tmp_path / "strange" / "responses.jsonl").write_text("")
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "results.json").write_text('{"sets": {}}')
     (tmp_path / "words").mkdir()
@@ -347,7 +367,7 @@ def test_output_and_reference_mistakes(tiny_model, tmp_path, capsys):
     shutil.copy(Path(tiny_model) / "config.json", tmp_path / "model")
     for flags, message in [
         (["--output-dir", str(tmp_path / "file")], "file cannot be used"),
-        (["--output-dir", str(tmp_path / "strange")], "holds answers but no config.json"),
+        (["--output-dir", str(tmp_path / "strange")], "holds responses but no config.json"),
         (["--reference", str(tmp_path / "gone")], "gone: no results.json there"),
         (["--reference", str(tmp_path / "half")], "not the results of an evaluation"),
         (["--reference", str(tmp_path / "words")], "not the results of an evaluation"),

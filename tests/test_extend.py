@@ -10,45 +10,57 @@ import torch
 
 from conftest import ROOT
 
-# What reads the tables, and its readers
-AFTER_METHODS = ("minidrpo.engine.update", "config", "minidrpo.rundir.report", "train", "experiments.credit")
+FILES = {"penalties": "ROWS", "discriminative": "PREFERENCES"}  # where the page puts its blocks: the file's table
+READERS = (
+    "minidrpo.methods.several",
+    "minidrpo.methods.table",
+    "config",
+    "minidrpo.setup",
+    "train",
+    "experiments.credit",
+)
 
 
-def extended_methods():
-    """methods.py with the page's four blocks in it."""
+def extended():
+    """{file: its source with the page's blocks in it}."""
     page = (ROOT / "docs" / "extend.md").read_text()
-    reward, row, preference, preference_row = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    source = (ROOT / "minidrpo" / "methods" / "table.py").read_text()
-    for table, function, line in (("METHODS", reward, row), ("PREFERENCES", preference, preference_row)):
+    blocks, sources = iter(re.findall(r"```python\n(.*?)```", page, re.DOTALL)), {}
+    for name, table in FILES.items():
+        source = (ROOT / "minidrpo" / "methods" / f"{name}.py").read_text()
         (start,) = re.findall(rf"^{table} = {{.*\n", source, re.MULTILINE)
-        source = source.replace(start, f"{function}\n\n{start}{line}")
-    return source
+        function, row = next(blocks), next(blocks)
+        sources[name] = source.replace(start, f"{function}\n\n{start}{row}")
+    return sources
 
 
 def use(folder, results):
-    """In a process of its own: import the extended file in the place of ours, weigh, train."""
-    spec = importlib.util.spec_from_file_location("minidrpo.methods.table", folder / "table.py")
-    methods = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(methods)
-    sys.modules["minidrpo.methods"].table = methods
-    for name in AFTER_METHODS:
+    """In a process of its own: import the extended files in the place of ours, weigh, train."""
+    for name in READERS:
         sys.modules.pop(name, None)
-    config, credit, train = map(importlib.import_module, ("config", "experiments.credit", "train"))
+        package, _, last = name.rpartition(".")
+        if package in sys.modules:  # else `from package import last` would find the old module there
+            vars(sys.modules[package]).pop(last, None)
+    for name in reversed(FILES):  # discriminative first: penalties imports it
+        spec = importlib.util.spec_from_file_location(f"minidrpo.methods.{name}", folder / f"{name}.py")
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        setattr(sys.modules["minidrpo.methods"], name, module)
+    table, config, train = map(importlib.import_module, ("minidrpo.methods.table", "config", "train"))
+    credit = importlib.import_module("experiments.credit")
     correct_PG, length_PG = torch.tensor([[True, True, False, False]]), torch.tensor([[10, 30, 20, 10]])
-    batch = methods.Batch(correct_PG, length_PG, ["a", "a\nb\n", "a", "a"], torch.tensor([0]))
-    cfg = config.TINY
-    results.put(methods.METHODS["kimi"].reward(batch, cfg, {}).tolist())
-    results.put(methods.PREFERENCES["lines"](batch, cfg).tolist())
+    batch = table.Batch(correct_PG, length_PG, ["a", "a\nb\n", "a", "a"], torch.tensor([0]))
+    results.put(table.METHODS["kimi"].reward(batch, config.make("tiny", "kimi"), {}).tolist())
+    results.put(sys.modules["minidrpo.methods.discriminative"].PREFERENCES["lines"](batch, config.TINY).tolist())
     results.put(credit.credit_table(credit.figure_1())["kimi"].tolist())
-    train.report.Run.finish = lambda self: None  # no figures
     for flags in (["--method=kimi", "--alpha=0.5"], ["--preference=lines"]):
-        train.main([*flags, "--steps=1", "--prompts-per-step=4", "--group-size=4", "--max-response-tokens=64",
-                    "--eval-problems=1", "--eval-samples=1", "--no-eval-start",
-                    f"--run-dir={folder}/run{flags[0]}"])  # fmt: skip
+        small = ["--steps=1", "--prompts-per-step=4", "--group-size=4", "--max-response-tokens=64", "--samples=1"]
+        rest = ["--max-problems=1", "--no-eval-start", f"--run-dir={folder}/run{flags[0]}"]
+        train.main([*flags, *small, *rest])
 
 
 def test_the_pages_examples_work(tmp_path):
-    (tmp_path / "table.py").write_text(extended_methods())
+    for name, source in extended().items():
+        (tmp_path / f"{name}.py").write_text(source)
     context = multiprocessing.get_context("fork")
     results = context.SimpleQueue()
     process = context.Process(target=use, args=(tmp_path, results))

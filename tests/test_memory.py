@@ -1,6 +1,7 @@
 """The calculator against what is really allocated: a small Qwen2's tensors, counted as they come and go."""
 
 import dataclasses
+import re
 import weakref
 
 import pytest
@@ -9,9 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from config import R1_1_5B, R1_7B, TINY
-from minidrpo.engine import memory
+from minidrpo.engine import loading, memory
 from minidrpo.engine import policy as policies
 from minidrpo.engine.memory import GIB
+from minidrpo.show import memory as shown
 
 SMALL = memory.Shapes(hidden=64, layers=3, intermediate=160, heads=2, kv_heads=2, vocab=500)
 
@@ -43,9 +45,14 @@ def make_model(s):
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     config = Qwen2Config(
-        vocab_size=s.vocab, hidden_size=s.hidden, intermediate_size=s.intermediate, num_hidden_layers=s.layers,
-        num_attention_heads=s.heads, num_key_value_heads=s.kv_heads, tie_word_embeddings=s.tied,
-    )  # fmt: skip
+        vocab_size=s.vocab,
+        hidden_size=s.hidden,
+        intermediate_size=s.intermediate,
+        num_hidden_layers=s.layers,
+        num_attention_heads=s.heads,
+        num_key_value_heads=s.kv_heads,
+        tie_word_embeddings=s.tied,
+    )
     return Qwen2ForCausalLM(config).train()
 
 
@@ -107,37 +114,62 @@ def test_published_sizes_and_config_files():
     assert sizes == [1_777_088_000, 7_615_616_512]  # the safetensors' own counts on their model pages
     s = memory.read_shapes(TINY.model)
     assert (s.hidden, s.layers, s.vocab, s.tied) == (96, 3, 288, False)
-    assert s.parameters == sum(p.numel() for p in policies.load_model(TINY.model).parameters())
+    assert s.parameters == sum(p.numel() for p in loading.load_model(TINY.model).parameters())
     assert memory.read_shapes("someone/unknown") is None
     assert memory.HEAD_CHUNK_ELEMENTS == policies.HEAD_CHUNK_ELEMENTS
 
 
 def test_what_fits_and_what_does_not():
-    memory.check(R1_1_5B, 8, 80 * GIB)
-    memory.check(TINY, 1, 8 * GIB, vllm=False)
-    memory.check(dataclasses.replace(R1_7B, model="someone/unknown"), 1, GIB)  # nothing known, nothing refused
-    with pytest.raises(ValueError, match=r"GiB a GPU .* each with a whole copy; --shard"):
-        memory.check(dataclasses.replace(R1_7B, shard=False), 8, 80 * GIB)
-    memory.check(R1_7B, 8, 80 * GIB)
-    with pytest.raises(ValueError, match="larger GPUs"):
-        memory.check(R1_7B, 1, 80 * GIB)
-    with pytest.raises(ValueError, match="; --gradient-checkpointing fits"):
-        memory.check(dataclasses.replace(R1_1_5B, gradient_checkpointing=False), 8, 80 * GIB)
-    with pytest.raises(ValueError, match="no room for one answer"):
-        memory.check(dataclasses.replace(R1_1_5B, gpu_memory_utilization=0.06), 8, 80 * GIB)
+    def reason(cfg, gpus, gib, vllm=True, **changes):
+        return memory.reason_not_to_fit(dataclasses.replace(cfg, **changes), gpus, gib * GIB, vllm)
+
+    assert reason(R1_1_5B, 8, 80) is reason(R1_7B, 8, 80) is reason(TINY, 1, 8, vllm=False) is None
+    assert reason(R1_7B, 1, 1, model="someone/unknown") is None  # nothing known, nothing to warn of
+    assert re.search(r"GiB per GPU .* each with a whole copy; --shard", reason(R1_7B, 8, 80, shard=False))
+    assert "larger GPUs" in reason(R1_7B, 1, 80)
+    assert "; --gradient-checkpointing fits" in reason(R1_1_5B, 8, 80, gradient_checkpointing=False)
+    assert "cannot hold one response's cache" in reason(R1_1_5B, 8, 80, gpu_memory_utilization=0.06)
 
 
-def test_dry_run_prints_the_table_and_refuses_in_one_line(capsys):
+def test_a_step_needs_work_for_every_rank():
+    memory.check_work_for(TINY.prompts_per_step, TINY)
+    with pytest.raises(ValueError, match=f"--prompts-per-step {TINY.prompts_per_step} is too few for 99 ranks"):
+        memory.check_work_for(99, TINY)
+
+
+def test_the_table_is_printed_and_what_does_not_fit_is_a_warning(capsys):
+    """The estimate has never been checked on a card, so it warns and refuses nothing; both commands say the same."""
     import train
 
     train.main(["r1-1.5b", "--dry-run", "--gpus=8", "--gpu-memory=80"])
     out = capsys.readouterr().out
     assert "1.78 billion parameters, 8 x 80 GiB" in out and "AdamW's moments" in out and "68.4" in out
+    assert "warning" not in out
+    assert train.main(["r1-1.5b", "--dry-run", "--gpus=8", "--gpu-memory=40"]) is None  # exit code 0
+    said = capsys.readouterr()
+    (warning,) = [line for line in said.out.splitlines() if line.startswith("warning: ")]
+    assert warning.startswith("warning: by this estimate it will not fit: ") and said.err == ""
+    assert "sample needs" in warning and "--shard" in warning
+    shown.main(["r1-1.5b", "--gpus=8", "--gpu-memory=40"])
+    assert capsys.readouterr() == said
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--gpus=1", "--shard"], "--shard splits a model over several ranks and there is one"),
+        (["--gpus=-1"], "--gpus must be 0 or more, got -1"),
+        (["--gpu-memory=inf"], "--gpu-memory must be finite, got inf"),
+        (["--gpus=8", "--prompts-per-step=4"], "--prompts-per-step 4 is too few for 8 ranks"),
+        (["--model=someone/unknown"], "someone/unknown: its shapes are not known here"),
+        (["--gpu=8"], "unknown flag --gpu (did you mean --gpus?)"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused_in_one_line(capsys, flags, message):
     with pytest.raises(SystemExit) as stop:
-        train.main(["r1-1.5b", "--dry-run", "--gpus=8", "--gpu-memory=40"])
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "sample needs" in error and "--shard" in error
+        shown.main(["r1-1.5b", *flags])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and err.startswith(f"error: {message}") and err.count("\n") == 1
 
 
 def test_dry_run_says_which_sampler_it_assumes(capsys, monkeypatch):
@@ -153,7 +185,7 @@ def test_dry_run_says_which_sampler_it_assumes(capsys, monkeypatch):
     assert vllm and "vLLM is assumed" in line and "--sampler transformers" in line
     assert dry_run("--gpus=8", "--sampler=vllm") == ([], True)
     assert dry_run("--gpus=8", "--sampler=transformers") == ([], False)
-    monkeypatch.setattr(train.torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     for installed in (True, False):
         monkeypatch.setattr("importlib.util.find_spec", lambda name, there=installed: there or None)
         (line,), vllm = dry_run()

@@ -7,17 +7,33 @@ import math
 import numpy as np
 import pytest
 
+from minidrpo.records import GradedResponse
 from minidrpo.rundir import metrics
-from minidrpo.rundir.metrics import Answer, summarise
+from minidrpo.rundir.metrics import summarise
+from minidrpo.show import tables
 
 
-def answers(correct_Pn, length_Pn=None, source="s", answer=None):
+def responses(correct_Pn, length_Pn=None, source="s", answer=None):
     length_Pn = np.ones_like(correct_Pn, dtype=int) if length_Pn is None else length_Pn
     return [
-        Answer(source, p, i, bool(c), "correct" if c else "wrong", answer or str(c), int(length_Pn[p][i]), True, "")
+        response(p, i, bool(c), answer or str(c), source=source, length=int(length_Pn[p][i]))
         for p, row in enumerate(correct_Pn)
         for i, c in enumerate(row)
     ]
+
+
+def response(index, sample, correct, answer, *, source="s", length=1, finished=True, reason=None):
+    return GradedResponse(
+        source=source,
+        index=index,
+        sample=sample,
+        response="",
+        length=length,
+        finished=finished,
+        correct=correct,
+        reason=reason or ("correct" if correct else "wrong"),
+        answer=answer,
+    )
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
@@ -30,11 +46,11 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_right_answer(k):
 def test_clustered_error_equals_the_sandwich_and_grows_with_copies():
     rng = np.random.default_rng(1)
     value_Pn = rng.random((9, 4)) + rng.random((9, 1))
-    # The textbook form: squared sums of residuals a cluster, over N^2, with the P / (P - 1) of small samples
+    # The textbook form: squared sums of residuals per cluster, over N^2, with the P / (P - 1) of small samples
     residual = value_Pn - value_Pn.mean()
     sandwich = math.sqrt(sum(row.sum() ** 2 for row in residual) / value_Pn.size**2 * 9 / 8)
     assert metrics.clustered_se(value_Pn) == pytest.approx(sandwich, rel=1e-12)
-    # Answering each problem the same way again says nothing new
+    # The same responses to each problem once more say nothing new
     assert metrics.clustered_se(np.hstack([value_Pn] * 3)) == pytest.approx(sandwich, rel=1e-12)
     assert math.isnan(metrics.clustered_se(value_Pn[:1]))
 
@@ -42,7 +58,7 @@ def test_clustered_error_equals_the_sandwich_and_grows_with_copies():
 def test_summary_against_plain_loops():
     rng = np.random.default_rng(2)
     correct, length = rng.random((6, 4)) < 0.5, rng.integers(1, 100, (6, 4))
-    r = summarise(answers(correct, length))
+    r = summarise(responses(correct, length))
     assert (r.n_problems, r.n_samples) == (6, 4) and r.reasons == {"correct": correct.sum(), "wrong": (~correct).sum()}
     assert r.accuracy == pytest.approx(correct.mean()) and r.mean_length == pytest.approx(length.mean())
     assert r.median_length == sorted(length.flatten())[11:13] @ np.array([0.5, 0.5])
@@ -52,14 +68,14 @@ def test_summary_against_plain_loops():
         ordered, half = sorted(some), len(some) // 2
         assert median == (ordered[half] if len(some) % 2 else (ordered[half - 1] + ordered[half]) / 2)
     assert list(r.pass_at_k) == [1, 2, 3, 4] and r.pass_at_k[4] == pytest.approx(correct.any(1).mean())
-    assert list(summarise(answers(np.ones((2, 40)))).pass_at_k) == [*range(1, 17), 32, 40]
+    assert list(summarise(responses(np.ones((2, 40)))).pass_at_k) == [*range(1, 17), 32, 40]
 
 
-def test_cut_off_and_unanswered_are_told_apart():
+def test_truncated_and_unanswered_are_told_apart():
     given = [("truncated", None), ("no_box", None), ("wrong", "7"), ("no_think", None)]
     r = summarise(
         [
-            Answer("s", i // 2, i % 2, False, reason, answer, 9, reason != "truncated", "")
+            response(i // 2, i % 2, False, answer, length=9, finished=reason != "truncated", reason=reason)
             for i, (reason, answer) in enumerate(given)
         ]
     )
@@ -67,15 +83,15 @@ def test_cut_off_and_unanswered_are_told_apart():
     assert r.reasons == {"truncated": 1, "no_box": 1, "wrong": 1, "no_think": 1}
 
 
-def test_nothing_correct_has_no_length_of_correct_answers():
-    r = summarise(answers(np.zeros((2, 2), dtype=bool)))
+def test_nothing_correct_has_no_length_of_correct_responses():
+    r = summarise(responses(np.zeros((2, 2), dtype=bool)))
     assert math.isnan(r.mean_length_correct) and r.mean_length_wrong == 1
     assert json.loads(json.dumps(metrics.as_json(r), allow_nan=False))["mean_length_correct"] is None
 
 
 def test_majority_vote():
     def vote(*pairs):
-        group = [Answer("s", 0, i, c, "", a, 1, True, "") for i, (a, c) in enumerate(pairs)]
+        group = [response(0, i, c, a) for i, (a, c) in enumerate(pairs)]
         return metrics.majority_is_right(group)
 
     assert vote(("5", True), ("4", False), ("5", True)) and not vote(("5", True), ("4", False), ("4", False))
@@ -84,7 +100,7 @@ def test_majority_vote():
 
 
 def test_breakdown_by_source():
-    rows = answers(np.array([[1, 1], [1, 0]]), source="b/1") + answers(np.array([[0, 0]]), source="a/2")
+    rows = responses(np.array([[1, 1], [1, 0]]), source="b/1") + responses(np.array([[0, 0]]), source="a/2")
     r = summarise(rows)
     assert list(r.by_source) == ["a/2", "b/1"] and r.by_source["b/1"].accuracy == 0.75 and r.accuracy == 0.5
     assert summarise(rows[:2]).by_source == {}
@@ -113,6 +129,17 @@ def test_aes_rewards_gains_with_b():
     assert metrics.aes(0.5, 100, 0.5, 100) == 0
 
 
+def test_aes_of_two_rows_is_left_out_where_a_number_is_missing():
+    new, old = {"accuracy": 0.6, "mean_length": 50}, {"accuracy": 0.5, "mean_length": 100}
+    assert metrics.aes_of(new, old) == metrics.aes(0.6, 50, 0.5, 100)
+    for key in old:
+        for missing in (None, math.nan):
+            assert metrics.aes_of(new | {key: missing}, old) is metrics.aes_of(new, old | {key: missing}) is None
+        assert metrics.aes_of(new, old | {key: 0}) is None  # nothing to relate to
+        assert metrics.aes_of(new | {key: 0}, old) is not None
+        assert metrics.aes_of({key: 1}, old) is None
+
+
 def test_paper_average_pools_aime():
     # DisCO's published 1.5B base: AIME24, AIME25, MATH500, OlympiadBench; GSM8K as the four-set mean implies it
     base = {"aime": 0.181, "aime25": 0.215, "math": 0.758, "olympiad_bench": 0.353, "gsm8k": 0.827}
@@ -125,13 +152,13 @@ def test_table_holds_the_numbers():
     from rich.console import Console
 
     r = summarise(
-        answers(np.array([[1, 1], [1, 0]]), np.array([[10, 20], [30, 40]]), source="b/1")
-        + answers(np.array([[0, 0]]), np.array([[50, 60]]), source="b/2")
+        responses(np.array([[1, 1], [1, 0]]), np.array([[10, 20], [30, 40]]), source="b/1")
+        + responses(np.array([[0, 0]]), np.array([[50, 60]]), source="b/2")
     )
     console = Console(width=110, record=True, file=open("/dev/null", "w"))
     averages = {"plain": {"accuracy": 0.25, "mean_length": 7.0}, "paper": {"accuracy": math.nan, "mean_length": 1.0}}
     scores = {"reference": "[old]", "constants": metrics.AES, "b": 0.25, "average (plain)": -0.5}
-    console.print(metrics.result_table({"b": r, "c": r}, averages=averages, scores=scores))
+    console.print(tables.result_table({"b": r, "c": r}, averages=averages, scores=scores))
     rows = [line.split() for line in console.export_text(clear=False).splitlines()]
     b = "b 3 50.0 ± 28.9 66.7 66.7 35 ± 12 (35) 20 (20) 50 (50) 0.0 0.0 +0.250".split()
     assert b in rows and ["c", *b[1:-1]] in rows
@@ -141,8 +168,8 @@ def test_table_holds_the_numbers():
     assert "AES against [old]: a = 1, b = 3, c = 10" in console.export_text()
 
 
-def test_exceed_counts_answers_longer_than_the_limit():
-    assert metrics.exceed(answers(np.zeros((1, 4)), [[3999, 4000, 4001, 9000]]), 4000) == 0.5
+def test_exceed_counts_responses_longer_than_the_limit():
+    assert metrics.exceed(responses(np.zeros((1, 4)), [[3999, 4000, 4001, 9000]]), 4000) == 0.5
 
 
 def test_step_times_add_up():
@@ -158,7 +185,7 @@ def test_step_times_add_up():
     from rich.console import Console
 
     console = Console(width=80, record=True, file=open("/dev/null", "w"))
-    console.print(metrics.time_table(times))
+    console.print(tables.time_table(times))
     assert "40.0 %" in console.export_text()
     old = metrics.step_times([{"seconds_sample": 0.0, "seconds_update": 2.0, "response_tokens": 5}])
     assert math.isnan(old["generated"]) and math.isnan(old["trained"])  # nothing to divide by, or not logged

@@ -36,10 +36,8 @@ def by_name(path):
 def cells(path, kind, tag=None):
     """The sources of a notebook's cells of this kind and tag."""
     found = json.loads(path.read_text("utf-8"))["cells"]
-    return [
-        "".join(c["source"]) for c in found
-        if c["cell_type"] == kind and (tag is None or tag in c["metadata"].get("tags", ()))
-    ]  # fmt: skip
+    tagged = [c for c in found if c["cell_type"] == kind and (tag is None or tag in c["metadata"].get("tags", ()))]
+    return ["".join(c["source"]) for c in tagged]
 
 
 def run_cells(sources, capsys):
@@ -145,6 +143,8 @@ def test_links_lead_to_functions_and_tests_that_exist(path):
         if named := re.fullmatch(r"`(\w+)\.(\w+)`", label):
             module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
             assert file.stem == named[1] and hasattr(importlib.import_module(module), named[2]), label
+        elif re.search(r"\.\w+$", label):  # a file by its name
+            assert target.endswith(label), f"{path.name}: {label} is not {target}"
         elif named := re.fullmatch(r"`(test_\w+)`", label):
             assert f"\ndef {named[1]}(" in file.read_text("utf-8"), f"{path.name}: no {named[1]} in {target}"
     if path in LESSONS:
@@ -192,10 +192,10 @@ WRONG = {
         lambda others, n_wrong, C, alpha: 1 / 0,
     ],
     "check_alpha_star": [1.0, 0.6125, -3, math.nan],
-    "check_surrogate_bug": [padded_mean, token_mean, lambda *args: torch.tensor(0.0)],
+    "check_surrogate_bug": [padded_mean, token_mean, lambda *args: torch.tensor(0.0), lambda *args: 0.0],
     "check_lam_of_doubling": [1000 / 8192, 0.1, 0.0],
     "check_effective_sample_size": [
-        lambda weight: 1 / weight.square().sum(-1),  # inf where no answer is correct
+        lambda weight: 1 / weight.square().sum(-1),  # inf where no response is correct
         lambda weight: weight.square().sum(-1),
         lambda weight: 1 / weight.amax(-1).clamp(min=1e-9) * weight.any(-1),
         lambda weight: 1 / weight.square().sum(),
@@ -223,6 +223,7 @@ WRONG = {
         lambda *args: drpo.kl_estimate(*args, "k1"),
         lambda logp, old, mask: -drpo.kl_estimate(logp, old, mask, "k3"),
         lambda logp, old, mask: drpo.kl_per_token(logp, old, mask, "k3").mean(),  # over the padded width
+        lambda logp, old, mask: drpo.kl_per_token(logp, old, torch.ones_like(mask), "k3").mean(),  # no mask at all
     ],
     "check_resting_kl": [
         lambda pull, beta, delta: delta,
@@ -230,9 +231,9 @@ WRONG = {
         lambda pull, beta, delta: pull / beta - delta,
     ],
     "check_times_heavier": [math.exp(-40 / 25.6), 40 / 25.6, 4, 0],
-    "check_dial": [20 / 256, 0.1, math.log(2) * 20 / 256, -1.0],
+    "check_lam_for_20_tokens": [20 / 256, 0.1, math.log(2) * 20 / 256, -1.0],
     "check_standard_error": [
-        lambda value_Pn: value_Pn.std(ddof=1) / value_Pn.size**0.5,  # answers as if they were independent
+        lambda value_Pn: value_Pn.std(ddof=1) / value_Pn.size**0.5,  # responses as if they were independent
         lambda value_Pn: value_Pn.mean(1).std() / len(value_Pn) ** 0.5,
         lambda value_Pn: value_Pn.mean(1).std(ddof=1),
         lambda value_Pn: 0.0,

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from minidrpo.rundir.metrics import Answer, summarise
+from minidrpo.records import GradedResponse
+from minidrpo.rundir.metrics import summarise
 from minidrpo.show import plots
 
 
@@ -58,7 +59,7 @@ def test_training_curves_show_batches_and_held_out_points(tmp_path):
     assert held_out(length) == [(s, 70 - s, 1.5) for s in (4, 8, 12)]
     assert list(length.lines[0].get_ydata()) == [80 - s for s in range(1, 13)]
     titles = [ax.get_title(loc="left") for ax in fig.axes]
-    assert titles[:3] == ["accuracy, %", "mean length, tokens", "KL(old || new), nats a token"]
+    assert titles[:3] == ["accuracy, %", "mean length, tokens", "KL(old || new), nats per token"]
 
 
 def test_bold_lines_are_trailing_means_and_the_legend_says_so(tmp_path):
@@ -121,7 +122,7 @@ def test_broken_metrics_are_one_line(tmp_path, capsys, content, message):
 def result(correct, length):
     return summarise(
         [
-            Answer(f"set/level-{p % 2}", p, i, c, "", str(c), n, True, "")
+            GradedResponse(f"set/level-{p % 2}", p, i, "", n, True, c, "", str(c))
             for p, (cs, ns) in enumerate(zip(correct, length, strict=True))
             for i, (c, n) in enumerate(zip(cs, ns, strict=True))
         ]

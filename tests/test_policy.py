@@ -8,7 +8,9 @@ import torch
 import torch._dynamo.testing
 
 from conftest import make_rollouts, make_small_model
+from minidrpo.engine import batches, loading
 from minidrpo.engine import policy as policies
+from minidrpo.records import Rollout
 
 
 def plain_logp(model, rollout, temperature):
@@ -22,7 +24,7 @@ def plain_logp(model, rollout, temperature):
 @pytest.mark.parametrize("head_chunk_elements", [2**26, 23 * 7, 1])
 def test_logp_equals_a_plain_forward(small_model, head_chunk_elements):
     rollouts = make_rollouts(3, 4)
-    inputs = policies.pad(rollouts)
+    inputs = batches.pad(rollouts)
     logp_NT = policies.Policy(small_model, 0.6, head_chunk_elements)(*inputs)
     assert logp_NT.dtype == torch.float32 and (logp_NT[~inputs[2]] == 0).all()
     for row, rollout in enumerate(rollouts):
@@ -34,7 +36,7 @@ def test_logp_equals_a_plain_forward(small_model, head_chunk_elements):
 def test_chunked_head_has_the_same_gradient(small_model, bias):
     if bias:
         small_model.lm_head.bias = torch.nn.Parameter(torch.randn(23))
-    inputs, gradients = policies.pad(make_rollouts(3, 4)), []
+    inputs, gradients = batches.pad(make_rollouts(3, 4)), []
     for head_chunk_elements in (2**26, 23 * 5):
         small_model.zero_grad()
         (policies.Policy(small_model, 0.6, head_chunk_elements)(*inputs) ** 2).sum().backward()
@@ -74,10 +76,9 @@ def test_chunked_head_sums_in_float32_under_autocast():
 
 def test_token_ids_decide_nothing(small_model):
     """Id 0 is padding's filler and 1 the end token, yet inside an answer they are tokens like any other."""
-    from rollout import Rollout
 
     odd = Rollout([1, 0], [0, 1, 0, 1], True, [0.0] * 4)
-    inputs = policies.pad([odd, Rollout([3], [4], True, [0.0])])
+    inputs = batches.pad([odd, Rollout([3], [4], True, [0.0])])
     assert inputs[2].sum(-1).tolist() == [4, 1]
     logp_NT = policies.Policy(small_model, 1.0)(*inputs)
     torch.testing.assert_close(logp_NT[0].double(), plain_logp(small_model, odd, 1.0), atol=2e-5, rtol=1e-5)
@@ -86,11 +87,11 @@ def test_token_ids_decide_nothing(small_model):
 @pytest.mark.parametrize("budget", [1, 50, 300, 10**9])
 def test_micro_batches_cover_all_within_budget(budget):
     length_N = torch.randint(1, 60, (40,), generator=torch.Generator().manual_seed(0)).tolist()
-    batches = policies.micro_batches(length_N, budget)
-    assert sorted(i for batch in batches for i in batch) == list(range(40))
-    for batch in batches:
+    cut = batches.micro_batches(length_N, budget)
+    assert sorted(i for batch in cut for i in batch) == list(range(40))
+    for batch in cut:
         assert len(batch) == 1 or len(batch) * max(length_N[i] for i in batch) <= budget
-    assert policies.micro_batches([], 10) == []
+    assert batches.micro_batches([], 10) == []
 
 
 def run_of_lengths(n, seed):
@@ -110,7 +111,7 @@ def test_ranks_get_equal_work_and_little_padding(n, budget):
     and equally many micro-batches."""
     for seed in range(4):
         length_N = run_of_lengths(n, seed)
-        shares = policies.shares(length_N, 8, budget)
+        shares = batches.shares(length_N, 8, budget)
         assert sorted(i for rank in shares for batch in rank for i in batch) == list(range(n))
         assert all(len(batch) == 1 or padded(batch, length_N) <= budget for rank in shares for batch in rank)
         tokens = [sum(length_N[i] for batch in rank for i in batch) for rank in shares]
@@ -122,10 +123,10 @@ def test_ranks_get_equal_work_and_little_padding(n, budget):
 
 
 def test_shares_of_few_answers():
-    assert policies.shares([5, 9], 3, 100) == [[[1]], [[0]], []]
-    assert policies.shares([300, 5, 5, 5], 2, 100) == [[[0]], [[1, 2, 3]]]
-    assert policies.shares([300, 300, 5], 2, 100) == [[[0], [2]], [[1]]]  # nothing to halve
-    assert policies.shares([300, 100, 100, 100, 1], 2, 300) == [[[0], [4]], [[1], [2, 3]]]  # one pass or two
+    assert batches.shares([5, 9], 3, 100) == [[[1]], [[0]], []]
+    assert batches.shares([300, 5, 5, 5], 2, 100) == [[[0]], [[1, 2, 3]]]
+    assert batches.shares([300, 300, 5], 2, 100) == [[[0], [2]], [[1]]]  # nothing to halve
+    assert batches.shares([300, 100, 100, 100, 1], 2, 300) == [[[0], [4]], [[1], [2, 3]]]  # one pass or two
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -142,27 +143,27 @@ def test_no_other_cut_of_the_sorted_answers_costs_less(seed):
         edges = [0, *(k + 1 for k in range(7) if places >> k & 1), 8]
         return [order[a:b] for a, b in zip(edges, edges[1:], strict=False)]
 
-    assert cost(policies.micro_batches(length_N, 128)) == min(cost(cut(places)) for places in range(2**7))
+    assert cost(batches.micro_batches(length_N, 128)) == min(cost(cut(places)) for places in range(2**7))
 
 
 def test_dropout_is_switched_off_and_wrong_paths_say_so(tmp_path, small_model):
     small_model.config.attention_dropout = 0.5
     small_model.save_pretrained(tmp_path / "model")
-    model = policies.load_model(tmp_path / "model").train()
+    model = loading.load_model(tmp_path / "model").train()
     ids = torch.tensor([[2, 3, 4, 5]])
     torch.testing.assert_close(model(ids).logits, model(ids).logits, rtol=0, atol=0)
     for path, words in (("./nowhere", "does not exist"), (str(tmp_path), "holds no config.json")):
         with pytest.raises(ValueError, match=words):
-            policies.load_model(path)
+            loading.load_model(path)
     with pytest.raises(ValueError, match="no tokenizer at"):
-        policies.load_tokenizer(str(tmp_path / "model"))
+        loading.load_tokenizer(str(tmp_path / "model"))
     whole = (tmp_path / "model" / "model.safetensors").read_bytes()
     (tmp_path / "model" / "model.safetensors").write_bytes(whole[:1000])  # an interrupted download
     with pytest.raises(ValueError, match="no causal language model at"):
-        policies.load_model(tmp_path / "model")
+        loading.load_model(tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").rename(tmp_path / "model" / "pytorch_model.bin")
     with pytest.raises(ValueError, match="no causal language model at"):
-        policies.load_model(tmp_path / "model")
+        loading.load_model(tmp_path / "model")
 
 
 @pytest.mark.parametrize(("model_type", "said"), [("qwen2", None), ("llama", "comes back without spaces")])
@@ -179,9 +180,9 @@ def test_a_tokenizer_that_loses_spaces_is_refused(tmp_path, model_type, said):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
     if said:
         with pytest.raises(ValueError, match=said):
-            policies.load_tokenizer(tmp_path)
+            loading.load_tokenizer(tmp_path)
     else:
-        ids = policies.load_tokenizer(tmp_path)("1 + 1", add_special_tokens=False)["input_ids"]
+        ids = loading.load_tokenizer(tmp_path)("1 + 1", add_special_tokens=False)["input_ids"]
         assert ids == core.encode("1 + 1").ids
 
 
@@ -194,7 +195,7 @@ def test_a_model_that_caps_its_logits_is_refused(tmp_path):
     )  # fmt: skip
     Gemma2ForCausalLM(config).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="changes its logits after the output head"):
-        policies.load_model(tmp_path)
+        loading.load_model(tmp_path)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's high-water mark of memory")
@@ -227,7 +228,7 @@ def test_compiled_layers_compute_the_same(checkpointing):
             policies.compile_layers(model, backend=counter)
         policy = policies.Policy(model, 0.6)
         for seed in range(3):
-            inputs = policies.pad(make_rollouts(2, 2, seed=seed))
+            inputs = batches.pad(make_rollouts(2, 2, seed=seed))
             with torch.no_grad():
                 first = policy(*inputs)
             logp_NT = policy(*inputs)

@@ -118,10 +118,20 @@ def latex(value):
 @given(NUMBERS)
 def test_a_number_equals_itself_in_every_wrapper(value):
     text = latex(value)
-    for wrapped in ("${}$", r"\({}\)", " {} ", "x={}", r"\left({}\right)", "{}.",
-                    r"\text{{{}}}" if "\\" not in text else "{}",
-                    r"{}\text{{ cm}}", r"{}^\circ", r"\boxed{{{}}}", "+{}" if value >= 0 else "{}",
-                    r"\,{}\;"):  # fmt: skip
+    for wrapped in (
+        "${}$",
+        r"\({}\)",
+        " {} ",
+        "x={}",
+        r"\left({}\right)",
+        "{}.",
+        r"\text{{{}}}" if "\\" not in text else "{}",
+        r"{}\text{{ cm}}",
+        r"{}^\circ",
+        r"\boxed{{{}}}",
+        "+{}" if value >= 0 else "{}",
+        r"\,{}\;",
+    ):
         assert same_answer(wrapped.format(text), text), wrapped
     assert same_answer(f"{Fraction(value).numerator}/{Fraction(value).denominator}", text)
 
@@ -206,14 +216,15 @@ TRUTHS = ["5", r"\frac12", "x+1", "(1,2)", "1,2", "x<5", "y=2x", r"\text{east}",
 @settings(max_examples=300)
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join), st.sampled_from(TRUTHS))
 def test_any_text_gets_a_reason(text, truth):
-    answer = reward.grade_answer(text, truth, lambda gold, pred: False)
+    answer = reward.grade_answer(text, truth, lambda truth, answer: False)
     assert answer.reason in REASONS and answer.correct == (answer.reason == "correct")
-    assert reward.grade_answer(truth, text, lambda gold, pred: False).reason in REASONS
+    assert reward.grade_answer(truth, text, lambda truth, answer: False).reason in REASONS
     assert grade(text, truth).reason in REASONS
 
 
 # ------------------------------------------------------------------------------------------------------------- attacks
 FUZZED = [  # crashes that benchmarks/fuzz_grader.py found: digits that are no decimals, nesting not counted
+    r"2x \neq 42",
     "➅", "᧚V", "x^{⓿", "1,❽4", "4(-\\infty,1)፪", "ᾓ3" * 100, "10^{12um_{k=1}^" * 60 + "2",
     r"\sum_{k=1}^{10^{12" * 60 + "}" * 60,
     "|x" * 30 + "|" * 30, "½" * 300,
@@ -245,17 +256,25 @@ def test_attacks_are_wrong_and_quick(truth):
     for attack in ATTACKS:
         start = time.process_time()
         assert not same_answer(attack, truth), attack[:60]
-        same_answer(truth, attack)  # and as a gold answer: any verdict, no crash
+        same_answer(truth, attack)  # and as the truth: any verdict, no crash
         assert time.process_time() - start < 2, attack[:60]
 
 
 def test_nothing_is_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for code in ("__import__('os').system('touch canary')", "open('canary','w')", "exec(\"open('canary','w')\")",
-                 "sympify(\"__import__('os').system('touch canary')\")", "`touch canary`", "$(touch canary)",
-                 "Symbol('x').__class__.__mro__[-1].__subclasses__()",
-                 "Interval(__import__('os').system('touch canary'),1)",
-                 "__import__('os').system('touch canary')_2", r"\write18{touch canary}", "{''.__class__}"):  # fmt: skip
+    for code in (
+        "__import__('os').system('touch canary')",
+        "open('canary','w')",
+        "exec(\"open('canary','w')\")",
+        "sympify(\"__import__('os').system('touch canary')\")",
+        "`touch canary`",
+        "$(touch canary)",
+        "Symbol('x').__class__.__mro__[-1].__subclasses__()",
+        "Interval(__import__('os').system('touch canary'),1)",
+        "__import__('os').system('touch canary')_2",
+        r"\write18{touch canary}",
+        "{''.__class__}",
+    ):
         for truth in ("5", "x+1", r"\frac{1}{2}", "(1,2)", code + "1"):
             assert not same_answer(code, truth)
     assert os.listdir(tmp_path) == []

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import time
 import pytest
 
 import reward
-from minidrpo.grader import values
+from minidrpo.grader import prover, values
 from minidrpo.grader.grammar import read_all
 
 ROOT = os.path.dirname(os.path.abspath(reward.__file__))
@@ -36,9 +37,14 @@ def script(cases=CASES, limit=60):
     """A program that grades the cases and prints the verdicts as JSON, with no `if __name__ == "__main__"`."""
     responses = [rf"</think>\boxed{{{answer}}}" for answer, _, _ in cases]
     truths = [truth for _, truth, _ in cases]
-    return "\n".join([f"import json, sys; sys.path.insert(0, {ROOT!r})", "import reward",
-                      f"grades = reward.grade_all({responses!r}, {truths!r}, time_limit={limit})",
-                      "print(json.dumps([grade.correct for grade in grades]))"])  # fmt: skip
+    return "\n".join(
+        [
+            f"import json, sys; sys.path.insert(0, {ROOT!r})",
+            "import reward",
+            f"grades = reward.grade_all({responses!r}, {truths!r}, time_limit={limit})",
+            "print(json.dumps([grade.correct for grade in grades]))",
+        ]
+    )
 
 
 def alive(pid):
@@ -58,7 +64,16 @@ def gone(pids, seconds=15):
 
 
 def prover_pids():
-    return [prover.process.pid for prover in list(reward._idle.queue) if prover.process]
+    return [one.process.pid for one in list(prover._idle.queue) if one.process]
+
+
+def copied(folder):
+    """The grader's files alone, as an installed wheel has them: reward.py beside the package."""
+    shutil.copy(reward.__file__, folder)
+    shutil.copytree(os.path.join(ROOT, "minidrpo/grader"), folder / "minidrpo/grader")
+    for name in ("__init__.py", "records.py"):
+        shutil.copy(os.path.join(ROOT, "minidrpo", name), folder / "minidrpo")
+    return folder
 
 
 def children(pid):
@@ -76,15 +91,17 @@ def children(pid):
 @pytest.fixture
 def fresh():
     """No sympy process before the test."""
-    for prover in list(reward._idle.queue):
-        prover.stop()
+    for one in list(prover._idle.queue):
+        one.stop()
 
 
 def test_easy_answers_start_no_process_and_import_nothing_heavy(fresh):
     assert [reward.same_answer(a, t) for a, t, _ in EASY] == [equal for *_, equal in EASY]
     assert prover_pids() == []
-    code = f"import sys; sys.path.insert(0, {ROOT!r}); import reward; assert reward.same_answer('5', 5); " \
-           "print([m for m in ('torch', 'sympy', 'mpmath', 'vllm', 'transformers') if m in sys.modules])"  # fmt: skip
+    code = (
+        f"import sys; sys.path.insert(0, {ROOT!r}); import reward; assert reward.same_answer('5', 5); "
+        "print([m for m in ('torch', 'sympy', 'mpmath', 'vllm', 'transformers') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
@@ -128,17 +145,28 @@ def test_scripts_without_a_main_guard(how, tmp_path):
     assert json.loads(done.stdout or "null") == EXPECTED, done.stderr
 
 
+@pytest.mark.parametrize("found_by", ["PYTHONPATH", "sys.path"])
+def test_an_installed_grader_works_from_any_folder(found_by, tmp_path):
+    """The files of a wheel, started where a stranger left modules with the names that the sympy process imports."""
+    site, here = tmp_path / "site", tmp_path / "here"
+    site.mkdir()
+    here.mkdir()
+    copied(site)
+    for name in ("sympy", "minidrpo", "mpmath", "pickle"):
+        (here / f"{name}.py").write_text("open('canary', 'w')\n")
+    (tmp_path / "script.py").write_text(script().replace(ROOT, str(site)) + "\nprint(reward.__file__)")
+    environment = {**os.environ, "PYTHONPATH": str(site) if found_by == "PYTHONPATH" else ""}
+    command = [sys.executable, str(tmp_path / "script.py")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=here, env=environment)
+    assert done.stdout.splitlines() == [json.dumps(EXPECTED), str(site / "reward.py")], done.stderr
+    assert "canary" not in os.listdir(here)
+
+
 @pytest.mark.slow
 def test_torchrun_ranks_agree(tmp_path):
     (tmp_path / "script.py").write_text(script())
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        str(tmp_path / "script.py"),
-    ]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [sys.executable, *launch, str(tmp_path / "script.py")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout.count(json.dumps(EXPECTED)) == 2, done.stderr
 
@@ -147,12 +175,16 @@ def test_the_limit_is_a_limit(fresh):
     """sympy would think about this for minutes; another answer is served right after."""
     hang = ("pow", ("sym", "x"), ("num", 1))
     reward.prove(hang, hang, 60)  # start the process: the limit is for the answer
-    gold, pred = (read_all(t)[0][0] for t in (r"\int_0^1 x^{x^{x}} dx", r"\int_0^1 x^{x^{x+0}} dx+0"))
+    truth, answer = (read_all(t)[0][0] for t in (r"\int_0^1 x^{x^{x}} dx", r"\int_0^1 x^{x^{x+0}} dx+0"))
     start = time.monotonic()
     with pytest.raises(values.Undecided, match="timeout"):
         reward.prove(
-            gold,
-            ("add", pred, ("big", "int", "t", ("num", 0), ("num", 1), ("call", "sin", ("pow", ("sym", "t"), pred)))),
+            truth,
+            (
+                "add",
+                answer,
+                ("big", "int", "t", ("num", 0), ("num", 1), ("call", "sin", ("pow", ("sym", "t"), answer))),
+            ),
             0.5,
         )
     assert time.monotonic() - start < 5
@@ -169,18 +201,13 @@ def test_the_limit_is_a_limit(fresh):
     ],
 )
 def test_a_process_that_dies_or_eats_memory_is_replaced(crime, fresh, monkeypatch, tmp_path):
-    """A stand-in for reward.py whose sympy process commits the crime; the next one is the real thing again."""
-    source = (
-        open(reward.__file__)
-        .read()
-        .replace('verdict = b"1" if values.prove', f'{crime}; verdict = b"1" if values.prove')
-    )
-    (tmp_path / "criminal.py").write_text(
-        source.replace("import equality", f"sys.path.insert(0, {ROOT!r})\nimport equality", 1)
-    )
+    """A copy of the grader whose sympy process commits the crime; the next process is the real thing again."""
+    copy = copied(tmp_path) / "minidrpo/grader/prover.py"
+    line = 'verdict = b"1" if values.prove'
+    copy.write_text(copy.read_text().replace(line, f"{crime}; {line}"))
     x = ("sym", "x")
     with monkeypatch.context() as patch:
-        patch.setattr(reward, "__file__", str(tmp_path / "criminal.py"))
+        patch.setattr(sys, "path", [str(tmp_path), *sys.path])  # a child imports what its parent would
         with pytest.raises(values.Undecided, match="timeout"):
             reward.prove(x, x, 60)
     assert reward.prove(x, x, 60)

@@ -188,7 +188,7 @@ def test_a_sampler_with_weights_of_its_own_gets_the_trainers():
     trained, own = tiny_model(), tiny_model()
     with torch.no_grad():
         trained.lm_head.weight.add_(1.0)
-    make_sampler("transformers", lambda: own, "nowhere", None, device="cpu").sync(trained)
+    make_sampler("transformers", lambda: own, "nowhere", None, device="cpu").update_weights(trained)
     assert all(torch.equal(a, b) for a, b in zip(own.parameters(), trained.parameters(), strict=True))
     assert own.lm_head.weight is not trained.lm_head.weight
 
@@ -196,7 +196,7 @@ def test_a_sampler_with_weights_of_its_own_gets_the_trainers():
 def test_make_sampler(model):
     sampler = make_sampler("auto", model, "nowhere", None, device="cpu", max_model_len=99)
     assert isinstance(sampler, TransformersSampler) and sampler.max_model_len == 99 and sampler.eos_ids == EOS
-    sampler.wake(), sampler.sync(model), sampler.sleep()
+    sampler.wake(), sampler.update_weights(model), sampler.sleep()
     assert sampler.model is model
     with pytest.raises(ValueError, match="sampler 'sglang'"):
         make_sampler("sglang", model, "nowhere", None, device="cpu")

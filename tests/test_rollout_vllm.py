@@ -66,7 +66,7 @@ def largest_gap(model, rollouts, temperature=0.7):
 
 def test_logp_agrees_with_transformers(pair):
     model, sampler = pair
-    sampler.sync(model)
+    sampler.update_weights(model)
     assert largest_gap(model, sample(sampler)) < 1e-4
     assert largest_gap(model, sample(sampler, temperature=0), temperature=1.0) < 1e-4
 
@@ -101,7 +101,7 @@ def test_neighbouring_seeds_share_no_numbers(pair):
 
 def test_new_weights_arrive_and_stale_ones_are_caught(pair, monkeypatch):
     model, sampler = pair
-    sampler.sync(model)
+    sampler.update_weights(model)
     long = {"prompts": [[7 + i % 60 for i in range(200)]], "seeds": [5]}  # fills blocks that the prefix cache keeps
     before = sample(sampler)
     assert largest_gap(model, sample(sampler, **long) + sample(sampler, **long)) < 1e-4
@@ -109,7 +109,7 @@ def test_new_weights_arrive_and_stale_ones_are_caught(pair, monkeypatch):
         for name, parameter in model.named_parameters():
             parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name)))
     assert largest_gap(model, sample(sampler)) > 0.1  # not yet sent
-    sampler.sync(model)
+    sampler.update_weights(model)
     assert largest_gap(model, sample(sampler) + sample(sampler, **long)) < 1e-4
     assert [r.logp for r in sample(sampler)] != [r.logp for r in before]
 
@@ -126,16 +126,16 @@ def test_new_weights_arrive_and_stale_ones_are_caught(pair, monkeypatch):
         # the engine reads what it is given and keeps what it had
         monkeypatch.setattr(sampler.llm, "collective_rpc", lambda *_, kwargs: list(kwargs["weights_iterator"]))
         with pytest.raises(RuntimeError, match=message):
-            sampler.sync(model)
+            sampler.update_weights(model)
         monkeypatch.setattr(sampler.llm, "collective_rpc", real)
-        sampler.sync(model)
+        sampler.update_weights(model)
     assert largest_gap(model, sample(sampler)) < 1e-4
 
 
 def test_the_model_comes_back_as_it_was(pair):
     model, sampler = pair
     model.train()
-    sampler.sync(model)
+    sampler.update_weights(model)
     assert model.training
     model(torch.tensor([PROMPTS[0]])).logits.sum().backward()
     model.zero_grad()
@@ -167,7 +167,7 @@ def test_two_ranks_under_torchrun(pair, path, tmp_path):
     model, sampler = pair
     model.load_state_dict(tiny_model(path).state_dict())
     change(model)
-    sampler.sync(model)
+    sampler.update_weights(model)
     assert ranks[0]["answers"] + ranks[1]["answers"] == [r.response_ids for r in sample(sampler)]
     assert max(rank["gap"] for rank in ranks) < 1e-4
     assert [rank["sum"] for rank in ranks] == [3, 3]  # the trainer's own group still works: 1 + 2
@@ -185,7 +185,7 @@ def main(path, out):
     model = Qwen2ForCausalLM.from_pretrained(path)
     sampler = rollout.make_sampler("vllm", model, path, None, device="cpu", max_model_len=64, seed=rank)
     change(model)
-    sampler.sync(model)
+    sampler.update_weights(model)
     mine = slice(2 * rank, 2 * rank + 2)
     if rank == 1:  # ranks take different times and different numbers of steps, and nobody waits
         sample(sampler, prompts=[[9]] * 3, seeds=[5, 6, 7])

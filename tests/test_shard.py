@@ -11,24 +11,33 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from test_checkpoint import NoTokenizer
+from torch.distributed.tensor import DTensor
 
 import drpo
 import train
 from config import TINY
 from conftest import make_rollouts, make_small_model
+from minidrpo import setup
+from minidrpo.engine import loading, shard
 from minidrpo.engine import policy as policies
-from minidrpo.engine import shard, update
-from minidrpo.engine.distributed import World
+from minidrpo.engine.distributed import DistContext
 from minidrpo.rundir import checkpoint
 
 P, G, STEPS, SAVED = 4, 4, 3, 1
 CFG = dataclasses.replace(
-    TINY, prompts_per_step=P, group_size=G, mini_batches=2, micro_batch_tokens=60, max_response_tokens=20, lr=1e-3,
-    tau=0.5, gradient_checkpointing=True,
-)  # fmt: skip
+    TINY,
+    prompts_per_step=P,
+    group_size=G,
+    mini_batches=2,
+    micro_batch_tokens=60,
+    max_response_tokens=20,
+    lr=1e-3,
+    tau=0.5,
+    gradient_checkpointing=True,
+)
 
 
-def steps(policy, optimizer, cfg, world, first, last):
+def steps(policy, optimizer, cfg, ctx, first, last):
     """Updates on made-up answers, other ones each step; the numbers logged."""
     logged = []
     for step in range(first, last + 1):
@@ -36,23 +45,23 @@ def steps(policy, optimizer, cfg, world, first, last):
         correct_PG = torch.rand(P, G, generator=torch.Generator().manual_seed(step)) < 0.5
         length_PG = torch.tensor([len(r.response_ids) for r in rollouts]).view(P, G)
         weight_PG = drpo.positive_distribution(drpo.length_preference(length_PG, 20), correct_PG, cfg.lam)
-        logged.append(update.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world))
+        logged.append(train.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, ctx))
     return logged
 
 
-def set_up(model, sharded, world):
+def set_up(model, sharded, ctx):
     cfg = dataclasses.replace(CFG, shard=sharded)
-    policy, optimizer = train.set_up(model, cfg, world)
+    policy, optimizer = setup.make_policy(model, cfg, ctx)
     optimizer.param_groups[0]["eps"] = 1e-3  # 1e-8 blows up the rounding of gradients that are really 0 (keys' biases)
     getattr(policy, "module", policy).head_chunk_elements = 23 * 5  # five tokens at a time, recomputed in backward
     return policy, optimizer, cfg
 
 
-def load(folder, sharded, world):
+def load(folder, sharded, ctx):
     path = checkpoint.newest(folder)
-    model = policies.load_model(path, dtype=torch.float64)
-    policy, optimizer, cfg = set_up(model, sharded, world)
-    assert checkpoint.restore_optimizer(path, model, optimizer) == SAVED
+    model = loading.load_model(path, dtype=torch.float64)
+    policy, optimizer, cfg = set_up(model, sharded, ctx)
+    assert checkpoint.restore_optimizer(path, model, optimizer)[0] == SAVED
     return model, policy, optimizer, cfg
 
 
@@ -60,57 +69,78 @@ def weights(model):
     return torch.cat([tensor.flatten() for _, tensor in shard.named_weights(model)])
 
 
+def is_sharded(model):
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def everything(model, optimizer):
+    """{name: tensor} of all that a checkpoint must bring back: weights, moments and AdamW's step counters, whole."""
+    parts = {
+        f"{name} {key}": shard.whole(tensor).clone()
+        for name, parameter in model.named_parameters()
+        for key, tensor in ({"weight": parameter} | optimizer.state[parameter]).items()
+    }
+    assert len(parts) == 4 * len(list(model.parameters()))
+    return parts
+
+
+def restored(folder, sharded, ctx):
+    model, policy, optimizer, cfg = load(folder, sharded, ctx)
+    return everything(model, optimizer)
+
+
 def bytes_held(model, optimizer):
     states = [value for state in optimizer.state.values() for value in state.values()]
     return sum(getattr(t, "_local_tensor", t).nbytes for t in [*model.parameters(), *states])
 
 
-def whole_run(folder, sharded, world):
+def whole_run(folder, sharded, ctx):
     """STEPS updates with a checkpoint on the way: what was logged, the weights at the end, bytes on this rank."""
     model = make_small_model().double()
-    policy, optimizer, cfg = set_up(model, sharded, world)
-    logged = steps(policy, optimizer, cfg, world, 1, SAVED)
-    checkpoint.save(folder, SAVED, model, NoTokenizer(), optimizer)
-    logged += steps(policy, optimizer, cfg, world, SAVED + 1, STEPS)
+    policy, optimizer, cfg = set_up(model, sharded, ctx)
+    logged = steps(policy, optimizer, cfg, ctx, 1, SAVED)
+    checkpoint.save(folder, SAVED, model, NoTokenizer(), optimizer, ctx=ctx)
+    saved = everything(model, optimizer)
+    logged += steps(policy, optimizer, cfg, ctx, SAVED + 1, STEPS)
+    return {"logged": logged, "weights": weights(model), "bytes": bytes_held(model, optimizer), "saved": saved}
+
+
+def resumed_run(folder, sharded, ctx):
+    model, policy, optimizer, cfg = load(folder, sharded, ctx)
+    logged = steps(policy, optimizer, cfg, ctx, SAVED + 1, STEPS)
     return {"logged": logged, "weights": weights(model), "bytes": bytes_held(model, optimizer)}
 
 
-def resumed_run(folder, sharded, world):
-    model, policy, optimizer, cfg = load(folder, sharded, world)
-    logged = steps(policy, optimizer, cfg, world, SAVED + 1, STEPS)
-    return {"logged": logged, "weights": weights(model), "bytes": bytes_held(model, optimizer)}
-
-
-def sampled(folder, sharded, world):
+def sampled(folder, sharded, ctx):
     """A sampler with its own weights gets the trainer's; a plain forward of the sharded model agrees with it."""
     import rollout
 
-    model, policy, optimizer, cfg = load(folder, sharded, world)
+    model, policy, optimizer, cfg = load(folder, sharded, ctx)
     sampler = rollout.make_sampler("transformers", make_small_model, None, None, device="cpu")
     seen = []
     for _, tensor in shard.named_weights(model):
         assert not any(weak() is not None for weak in seen), "a full tensor outlives the next one's gathering"
         seen.append(weakref.ref(tensor))
     del tensor
-    forward, names = shard.forward(policy, model), [name for name, _ in model.named_parameters()]
-    sampler.sync(model, forward)
-    answers = sampler.sample([[5, 6, 7]], n=world.rank + 1, temperature=1.0, max_tokens=6, seeds=[1])  # not in step
+    forward, names = shard.forward_of(policy, model), [name for name, _ in model.named_parameters()]
+    sampler.update_weights(model, policy)
+    answers = sampler.sample([[5, 6, 7]], n=ctx.rank + 1, temperature=1.0, max_tokens=6, seeds=[1])  # not in step
     ids = torch.tensor([[5, 6, 7, *answers[0].response_ids]])
     with torch.no_grad():
         ours = forward(ids, logits_to_keep=2).logits
-    assert not shard.is_sharded(sampler.model) and shard.is_sharded(model)
+    assert not is_sharded(sampler.model) and is_sharded(model)
     assert names == [name for name, _ in model.named_parameters()]
     return {"weights": weights(sampler.model), "logits": ours, "expected": sampler.model(ids, logits_to_keep=2).logits}
 
 
-def full_disk(folder, sharded, world):
+def full_disk(folder, sharded, ctx):
     """Rank 1 may write no file of more than 4 kB: what both ranks then say."""
-    model, policy, optimizer, cfg = load(folder, sharded, world)
+    model, policy, optimizer, cfg = load(folder, sharded, ctx)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if world.rank == 1:
+    if ctx.rank == 1:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
-        checkpoint.save(folder, 9, model, NoTokenizer(), optimizer)
+        checkpoint.save(folder, 9, model, NoTokenizer(), optimizer, ctx=ctx)
     except OSError as error:
         return str(error)
     finally:
@@ -129,7 +159,7 @@ def _rank(rank, ranks, folder, jobs):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
     for i, (job, job_folder, sharded) in enumerate(jobs):
-        torch.save(job(job_folder, sharded, World(rank, ranks)), folder / f"{i}-{rank}.pt")
+        torch.save(job(job_folder, sharded, DistContext(rank, ranks)), folder / f"{i}-{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -140,9 +170,14 @@ def two(tmp_path_factory):
     split, copied = folder / "sharded", folder / "replicated"
     names = ("sharded", "replicated", "resumed", "sampled", "full")
     results = in_ranks(
-        2, folder, (whole_run, split, True), (whole_run, copied, False), (resumed_run, split, True),
-        (sampled, split, True), (full_disk, split, True),
-    )  # fmt: skip
+        2,
+        folder,
+        (whole_run, split, True),
+        (whole_run, copied, False),
+        (resumed_run, split, True),
+        (sampled, split, True),
+        (full_disk, split, True),
+    )
     return dict(zip(names, results, strict=True)) | {"split": split, "copied": copied}
 
 
@@ -173,11 +208,25 @@ def test_resumed_bit_for_bit(two):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("written", ["sharded", "replicated"])
+def test_any_number_of_ranks_reads_the_same_bits(two, tmp_path, written):
+    """What two ranks wrote, one, two and three ranks read, sharded (three cut unevenly) and replicated."""
+    folder, saved = two["split" if written == "sharded" else "copied"], two[written][0]["saved"]
+    jobs = (restored, folder, True), (restored, folder, False)
+    read = [rank for ranks in (2, 3) for job in in_ranks(ranks, tmp_path, *jobs) for rank in job]
+    for tensors in (*read, restored(folder, False, DistContext())):
+        assert tensors.keys() == saved.keys()
+        assert all(torch.equal(tensors[name], tensor) for name, tensor in saved.items())
+    counters = [tensor for name, tensor in saved.items() if name.endswith(" step")]
+    assert counters and all(counter == CFG.mini_batches * SAVED for counter in counters)
+
+
+@pytest.mark.slow
 def test_another_number_of_ranks_goes_on(two, tmp_path):
     """Two sharded ranks wrote; one process, and three ranks (which cut unevenly), take over. And the other way. Other
     micro-batches meet the float32 inside Qwen's norms and rotary tables otherwise, three replicated ranks just so."""
     theirs = two["replicated"][0]
-    close(resumed_run(two["split"], False, World()), theirs)
+    close(resumed_run(two["split"], False, DistContext()), theirs)
     for three in in_ranks(3, tmp_path, (resumed_run, two["split"], True), (resumed_run, two["copied"], True)):
         for rank in three:
             close(rank, theirs, 1e-6)
@@ -191,20 +240,18 @@ def test_a_full_disk_of_one_rank(two):
 
 def test_new_weights_reach_a_sampler(two):
     for rank in two["sampled"]:
-        model = policies.load_model(checkpoint.newest(two["split"]), dtype=torch.float64)
+        model = loading.load_model(checkpoint.newest(two["split"]), dtype=torch.float64)
         torch.testing.assert_close(rank["weights"], weights(model).float())
         torch.testing.assert_close(rank["logits"].float(), rank["expected"], rtol=1e-4, atol=1e-4)
 
 
 def test_tied_weights_are_saved_as_one(small_model):
     small_model.lm_head.weight = small_model.model.embed_tokens.weight
-    state = shard.whole_state(small_model, keep=True)
-    assert state["lm_head.weight"].data_ptr() == state["model.embed_tokens.weight"].data_ptr()
-    assert state.keys() == small_model.state_dict().keys() and shard.whole_state(small_model, keep=False) == {}
+    assert small_model.state_dict().keys() - shard.whole_state(small_model).keys() == {"lm_head.weight"}
 
 
 def test_what_cannot_be_split(small_model):
     with pytest.raises(ValueError, match="start with torchrun"):
-        shard.shard(policies.Policy(small_model, 1.0), World())
+        shard.shard(policies.Policy(small_model, 1.0), DistContext())
     with pytest.raises(ValueError, match="does not say what its layers are"):
-        shard.shard(policies.Policy(torch.nn.Linear(2, 2), 1.0), World(0, 2))
+        shard.shard(policies.Policy(torch.nn.Linear(2, 2), 1.0), DistContext(0, 2))

@@ -2,68 +2,69 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
-from test_shard import CFG, SAVED, STEPS, in_ranks, set_up, steps, weights, whole_run
+from test_shard import CFG, SAVED, STEPS, in_ranks, is_sharded, set_up, steps, weights, whole_run
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
-import train
 from conftest import make_small_model
-from minidrpo.engine import policy as policies
-from minidrpo.engine import shard
+from minidrpo import setup
+from minidrpo.engine import loading
 from minidrpo.rundir import checkpoint
 
 pytestmark = pytest.mark.slow
 
 
-def seen_by(world, path):
+def seen_by(ctx, path):
     """`path` for rank 0; for another rank a directory of its own that has no weights at all."""
-    if world.rank == 0:
+    if ctx.rank == 0:
         return path
-    alone = path.with_name(f"{path.name}-{world.rank}")
+    alone = path.with_name(f"{path.name}-{ctx.rank}")
     alone.mkdir(exist_ok=True)
     shutil.copy(path / "config.json", alone)
     return alone
 
 
-def load(path, world):
-    model = policies.load_model(seen_by(world, path), dtype=torch.float64, device="meta" if world.rank else "cpu")
-    assert all(p.is_meta == bool(world.rank) for p in [*model.parameters(), *model.buffers()])
+def load(path, ctx):
+    model = loading.load_model(seen_by(ctx, path), dtype=torch.float64, device="meta" if ctx.rank else "cpu")
+    assert all(p.is_meta == bool(ctx.rank) for p in [*model.parameters(), *model.buffers()])
     return model
 
 
-def going_on(folder, sharded, world):
+def going_on(folder, sharded, ctx):
     """From the checkpoint of whole_run to its end."""
     path = checkpoint.newest(folder)
-    model = load(path, world)
-    policy, optimizer, cfg = set_up(model, sharded, world)
-    assert checkpoint.restore_optimizer(path, model, optimizer) == SAVED
-    logged = steps(policy, optimizer, cfg, world, SAVED + 1, STEPS)
+    model = load(path, ctx)
+    policy, optimizer, cfg = set_up(model, sharded, ctx)
+    assert checkpoint.restore_optimizer(path, model, optimizer)[0] == SAVED
+    logged = steps(policy, optimizer, cfg, ctx, SAVED + 1, STEPS)
     return {"logged": logged, "weights": weights(model), "buffers": [b.clone() for b in model.buffers()]}
 
 
-def tied(folder, sharded, world):
+def tied(folder, sharded, ctx):
     """Embedding and head are one, and stay one. Replicated: every rank with all weights, by DDP."""
-    model = load(folder, world) if sharded else policies.load_model(folder, dtype=torch.float64)
-    policy, optimizer, cfg = set_up(model, sharded, world)
+    model = load(folder, ctx) if sharded else loading.load_model(folder, dtype=torch.float64)
+    policy, optimizer, cfg = set_up(model, sharded, ctx)
     assert model.lm_head.weight is model.model.embed_tokens.weight
     begin = weights(model).clone()
-    steps(policy, optimizer, cfg, world, 1, 1)
+    steps(policy, optimizer, cfg, ctx, 1, 1)
     return {"begin": begin, "weights": weights(model)}
 
 
-def untied(folder, sharded, world):
+def untied(folder, sharded, ctx):
     """config.json says tied, the file holds a head of its own: what each rank says."""
     try:
-        set_up(load(folder, world), sharded, world)
+        set_up(load(folder, ctx), sharded, ctx)
     except ValueError as error:
         return str(error)
 
 
-def unreadable(folder, sharded, world):
+def unreadable(folder, sharded, ctx):
     """The weights are missing: what each rank says."""
     try:
-        train.load_model(dataclasses.replace(CFG, shard=sharded), folder, world)
+        setup.load_model(dataclasses.replace(CFG, shard=sharded), folder, ctx)
     except ValueError as error:
         return str(error)
 
@@ -82,10 +83,12 @@ def two(tmp_path_factory):
     shutil.copy(folder / "tied" / "config.json", folder / "untied")
     jobs = {
         "untied": (untied, folder / "untied", True),
-        "whole": (whole_run, folder / "run", True), "went on": (going_on, folder / "run", True),
-        "tied": (tied, folder / "tied", True), "tied, replicated": (tied, folder / "tied", False),
+        "whole": (whole_run, folder / "run", True),
+        "went on": (going_on, folder / "run", True),
+        "tied": (tied, folder / "tied", True),
+        "tied, replicated": (tied, folder / "tied", False),
         "empty": (unreadable, folder / "empty", True),
-    }  # fmt: skip
+    }
     return dict(zip(jobs, in_ranks(2, folder, *jobs.values()), strict=True))
 
 
@@ -118,8 +121,38 @@ def test_rank_0_s_numbers_win(tmp_path):
         assert torch.equal(rank, weights(make_small_model(seed=0).double()))
 
 
-def started(_, sharded, world):
-    model = make_small_model(seed=world.rank).double()
-    set_up(model, sharded, world)
-    assert shard.is_sharded(model)
+def started(_, sharded, ctx):
+    model = make_small_model(seed=ctx.rank).double()
+    set_up(model, sharded, ctx)
+    assert is_sharded(model)
     return weights(model)
+
+
+def memory(_, sharded, ctx):
+    """(bytes of the weights, how far main memory rose above its level before them) until the model is split."""
+    config = Qwen2Config(
+        vocab_size=1024,
+        hidden_size=512,
+        intermediate_size=1536,
+        num_hidden_layers=12,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+    )
+    before = resident("VmRSS")
+    with torch.device("meta" if ctx.rank else "cpu"):
+        model = Qwen2ForCausalLM(config)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    set_up(model, sharded, ctx)
+    return sum(p.numel() for p in model.parameters()) * 4, resident("VmHWM") - before
+
+
+def resident(key):
+    """VmRSS (now) or VmHWM (the highest so far) of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+
+def test_main_memory_of_ranks_that_read_nothing(tmp_path):
+    """Rank 1 needs room for its half of the weights, one layer and one tensor on its way."""
+    (_, first), (whole, second) = in_ranks(2, tmp_path, (memory, None, True))[0]
+    assert second < 0.75 * whole < first, (first / whole, second / whole)

@@ -33,53 +33,56 @@ PLACES = {  # where rank 0 fails, and what all then say
     "mkdir": (mock.patch("pathlib.Path.mkdir", side_effect=PermissionError(13, "Permission denied")), "Permission"),
     "moments": (mock.patch("shutil.rmtree", side_effect=too_large, wraps=checkpoint.shutil.rmtree), "File too large"),
     "weights": (
-        mock.patch("shard.whole_state", side_effect=too_large, wraps=checkpoint.shard.whole_state),
+        mock.patch("minidrpo.engine.shard.whole_state", side_effect=too_large, wraps=checkpoint.shard.whole_state),
         "too large",
     ),
     "tokenizer": (mock.patch.object(NoTokenizer, "save_pretrained", Refuses.save_pretrained), "no room for a tok"),
-    "method": (mock.patch("checkpoint.save_file", side_effect=OSError(28, "No space left on device")), "No space left"),
+    "method": (
+        mock.patch("minidrpo.rundir.checkpoint.save_file", side_effect=OSError(28, "No space left on device")),
+        "No space left",
+    ),
     "rename": (mock.patch("os.rename", side_effect=OSError(30, "Read-only file system")), "Read-only"),
 }
 
 
-def refused(folder, sharded, world):
+def refused(folder, sharded, ctx):
     """[(what save raised, seconds)] as rank 0 fails in each place; then a checkpoint that nothing disturbs."""
     model = make_small_model().double()
-    policy, optimizer, cfg = set_up(model, sharded, world)
-    steps(policy, optimizer, cfg, world, 1, SAVED)
-    checkpoint.save(folder, SAVED, model, NoTokenizer(), optimizer)
+    policy, optimizer, cfg = set_up(model, sharded, ctx)
+    steps(policy, optimizer, cfg, ctx, 1, SAVED)
+    checkpoint.save(folder, SAVED, model, NoTokenizer(), optimizer, ctx=ctx)
     said = {}
     for place, (failure, _) in PLACES.items():
         if place == "weights" and not sharded:
             continue
         limits, begin = resource.getrlimit(resource.RLIMIT_FSIZE), time.perf_counter()
         try:
-            with failure if world.rank == 0 else contextlib.nullcontext():
-                checkpoint.save(folder, 9, model, NoTokenizer(), optimizer)
+            with failure if ctx.rank == 0 else contextlib.nullcontext():
+                checkpoint.save(folder, 9, model, NoTokenizer(), optimizer, ctx=ctx)
         except OSError as error:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
             left = sorted(path.name for path in (folder / "checkpoints").iterdir())
             said[place] = str(error), time.perf_counter() - begin, left
             torch.distributed.barrier()  # both have looked before rank 0 goes on to write
-    checkpoint.save(folder, 9, model, NoTokenizer(), optimizer)
+    checkpoint.save(folder, 9, model, NoTokenizer(), optimizer, ctx=ctx)
     return said
 
 
-def full(disk, sharded, world):
+def full(disk, sharded, ctx):
     """What save raises, and what is left, as the disk has room for ever more of a second checkpoint."""
     folder, said = disk / str(sharded), []
     model = make_small_model().double()
-    policy, optimizer, cfg = set_up(model, sharded, world)
-    steps(policy, optimizer, cfg, world, 1, SAVED)
-    checkpoint.save(folder, SAVED, model, NoTokenizer(), optimizer)
+    policy, optimizer, cfg = set_up(model, sharded, ctx)
+    steps(policy, optimizer, cfg, ctx, 1, SAVED)
+    checkpoint.save(folder, SAVED, model, NoTokenizer(), optimizer, ctx=ctx)
     while len(said) < 99:  # 8 kB more each time
-        if world.rank == 0:
+        if ctx.rank == 0:
             (disk / "filler").unlink(missing_ok=True)
             free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
             (disk / "filler").write_bytes(bytes(max(0, free - (len(said) + 2) * 8192)))
         torch.distributed.barrier()
         try:
-            checkpoint.save(folder, 9, model, NoTokenizer(), optimizer)
+            checkpoint.save(folder, 9, model, NoTokenizer(), optimizer, ctx=ctx)
             (disk / "filler").unlink(missing_ok=True)
             return said
         except OSError as error:
@@ -87,15 +90,15 @@ def full(disk, sharded, world):
             torch.distributed.barrier()
 
 
-def diverged(_, sharded, world):
+def diverged(_, sharded, ctx):
     """One weight of rank 1's is NaN: what the next update raises, and whether the other weights are still numbers."""
     model = make_small_model().double()
-    policy, optimizer, cfg = set_up(model, sharded, world)
+    policy, optimizer, cfg = set_up(model, sharded, ctx)
     weight = model.model.layers[1].mlp.up_proj.weight.data
-    if world.rank == 1:
+    if ctx.rank == 1:
         getattr(weight, "_local_tensor", weight)[-1, -1] = torch.nan
     try:
-        steps(policy, optimizer, cfg, world, 1, 1)
+        steps(policy, optimizer, cfg, ctx, 1, 1)
     except FloatingPointError as error:
         others = [p for p in model.parameters() if p.data_ptr() != weight.data_ptr()]
         return str(error), all(getattr(p, "_local_tensor", p).isfinite().all().item() for p in others)

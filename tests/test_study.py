@@ -12,7 +12,7 @@ from minidrpo.tasks import data
 TINY_STUDY = [
     "--methods", "drpo", "grpo-lp", "--seeds", "0", "--lrs", "1e-3", "--steps=1", "--prompts-per-step=2",
     "--train-problems=2",
-    "--eval-problems=5", "--eval-samples=1", "--workers=1",
+    "--max-problems=5", "--samples=1", "--workers=1",
 ]  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def test_another_budget_needs_another_directory(tmp_path, capsys):
 
 
 def test_a_failed_cell_says_why_and_the_others_go_on(tmp_path, monkeypatch):
-    study = studies.Study(dir=str(tmp_path), steps=1, prompts_per_step=2, train_problems=2, eval_problems=2)
+    study = studies.Study(dir=str(tmp_path), steps=1, prompts_per_step=2, train_problems=2, max_problems=2)
     studies.write_problems(study)
     cfg = studies.run_config(study, "drpo", 0.2, 1e-3, 0, "study")
     error = studies.run_one(dataclasses.replace(cfg, prompts_per_step=3))
@@ -57,7 +57,7 @@ def test_a_failed_cell_says_why_and_the_others_go_on(tmp_path, monkeypatch):
 
 
 def test_problems_are_used_for_one_purpose_each(tmp_path):
-    study = studies.Study(dir=str(tmp_path), train_problems=40, eval_problems=50)
+    study = studies.Study(dir=str(tmp_path), train_problems=40, max_problems=50)
     studies.write_problems(study)
     rows = {n: (tmp_path / f"{n}.jsonl").read_text().splitlines() for n in ("train", "validation")}
     train, validation = ({json.loads(line)["problem"] for line in rows[n]} for n in ("train", "validation"))

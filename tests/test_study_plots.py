@@ -9,17 +9,22 @@ import pytest
 
 from experiments import study_plots
 from minidrpo.rundir.metrics import aes
+from minidrpo.show import plots
 
 COLUMNS = (
-    "method,knob,strength,lr,seed,role,phase,step,group,accuracy,accuracy_se,mean_length,mean_length_se,truncated,"
+    "method,hyperparameter,strength,lr,seed,role,phase,step,group,accuracy,accuracy_se,mean_length,mean_length_se,truncated,"
     "mixed_groups,entropy,kl,grad_norm,reward_length,seconds"
 ).split(",")
 STRENGTHS = {
-    "drpo": ("lam", ["inf", 0.5, 0.2, 0.1, 0.05]), "rloo-lp": ("alpha", [0, 0.1, 0.2, 0.4, 0.8]),
-    "alp": ("alp_beta", [1e-9, 1e-8, 1e-7, 1e-3]), "hapo": ("hapo_w", [0.01, 0.1, 0.3, 1]),
-    "grpo-lp": ("alpha", [0.1, 0.3, 1, 3]), "grpo": ("", [""]), "gdpo": ("length_limit", [64]),
+    "drpo": ("lam", ["inf", 0.5, 0.2, 0.1, 0.05]),
+    "rloo-lp": ("alpha", [0, 0.1, 0.2, 0.4, 0.8]),
+    "alp": ("alp_beta", [1e-9, 1e-8, 1e-7, 1e-3]),
+    "hapo": ("hapo_w", [0.01, 0.1, 0.3, 1]),
+    "grpo-lp": ("alpha", [0.1, 0.3, 1, 3]),
+    "grpo": ("", [""]),
+    "gdpo": ("length_limit", [64]),
     "grpo-sum": ("length_limit", [64]),
-}  # fmt: skip
+}
 LEVELS = [f"arithmetic/level-{i}" for i in range(1, 6)]
 
 
@@ -31,27 +36,55 @@ def made_up(seeds=(0, 1, 2), steps=8, methods=STRENGTHS, levels=LEVELS):
     def held_out(head, step, accuracy, length, seconds):
         for i, group in enumerate(["all", *levels]):
             harder = 0 if group == "all" else 0.04 * (3 - i)
-            rows.append(head | dict(
-                phase="held out", step=step, group=group, accuracy=accuracy + harder, accuracy_se=0.011,
-                mean_length=length * (1 - harder), mean_length_se=1.5, truncated=0.0, seconds=seconds,
-            ))  # fmt: skip
+            rows.append(
+                head
+                | dict(
+                    phase="held out",
+                    step=step,
+                    group=group,
+                    accuracy=accuracy + harder,
+                    accuracy_se=0.011,
+                    mean_length=length * (1 - harder),
+                    mean_length_se=1.5,
+                    truncated=0.0,
+                    seconds=seconds,
+                )
+            )
 
     for role in ("lr", "study"):
         held_out({"method": "base", "role": role}, 0, 0.52, 117.0, "")
-    for method, (knob, strengths) in methods.items():
+    for method, (hyperparameter, strengths) in methods.items():
         for n, strength in enumerate(strengths):
             for seed in seeds:
-                head = {"method": method, "knob": knob, "strength": strength, "seed": seed, "lr": 2e-4}
+                head = {
+                    "method": method,
+                    "hyperparameter": hyperparameter,
+                    "strength": strength,
+                    "seed": seed,
+                    "lr": 2e-4,
+                }
                 start, end = 115, 112 - 14 * (n + (len(strengths) < 5) * (method != "grpo")) + draw.gauss(0, 2)
                 accuracy = 0.87 - 0.012 * n * (method != "drpo") + draw.gauss(0, 0.006)
                 for step in range(1, steps + 1):
                     part = step / steps
-                    rows.append(head | dict(
-                        role="study", phase="train", step=step, group="all", entropy=0.3 - 0.1 * part, kl=0.0,
-                        accuracy=0.5 + (accuracy - 0.5) * part + draw.gauss(0, 0.02), seconds=2.0, grad_norm=1.0,
-                        mean_length=start + (end - start) * part, truncated=0.0, mixed_groups=0.8 - 0.4 * part,
-                        reward_length=0.1 + 0.5 * part if "limit" in knob else "",
-                    ))  # fmt: skip
+                    rows.append(
+                        head
+                        | dict(
+                            role="study",
+                            phase="train",
+                            step=step,
+                            group="all",
+                            entropy=0.3 - 0.1 * part,
+                            kl=0.0,
+                            accuracy=0.5 + (accuracy - 0.5) * part + draw.gauss(0, 0.02),
+                            seconds=2.0,
+                            grad_norm=1.0,
+                            mean_length=start + (end - start) * part,
+                            truncated=0.0,
+                            mixed_groups=0.8 - 0.4 * part,
+                            reward_length=0.1 + 0.5 * part if "limit" in hyperparameter else "",
+                        )
+                    )
                 held_out(head | {"role": "study"}, steps // 2, 0.1, 1.0, steps)  # on the way: not the result
                 held_out(head | {"role": "study"}, steps, accuracy, end, 2.0 * steps + seed)
         held_out(head | {"role": "lr", "lr": 4e-4}, steps, 0.01, 1.0, 1.0)  # must be looked past
@@ -73,8 +106,14 @@ def study(tmp_path_factory):
 
 def results(method, strength, key, group="all", rows=None):
     rows = rows or made_up()
-    return [r[key] for r in rows if (r["method"], r.get("strength"), r["group"]) == (method, strength, group)
-            and r["role"] == "study" and r["phase"] == "held out" and r["step"] == 8]  # fmt: skip
+    return [
+        r[key]
+        for r in rows
+        if (r["method"], r.get("strength"), r["group"]) == (method, strength, group)
+        and r["role"] == "study"
+        and r["phase"] == "held out"
+        and r["step"] == 8
+    ]
 
 
 def test_points_are_means_over_seeds_of_the_last_evaluation(study):
@@ -128,8 +167,11 @@ def test_the_table(study):
 
 def series(ax):
     """{colour: [(x, y)]} of the lines that hold data."""
-    return {line.get_color(): list(zip(*line.get_data(), strict=True)) for line in ax.lines
-            if len(line.get_xdata()) > 1 and line.get_linestyle() == "-"}  # fmt: skip
+    return {
+        line.get_color(): list(zip(*line.get_data(), strict=True))
+        for line in ax.lines
+        if len(line.get_xdata()) > 1 and line.get_linestyle() == "-"
+    }
 
 
 def test_trade_off_shows_the_points_and_hollow_squares(study, tmp_path):
@@ -165,16 +207,19 @@ def test_a_collapsed_run_does_not_flatten_the_others(tmp_path):
     assert ax.get_ylim()[0] > 75 and any(t.get_text() == "↓ HAPO 1: 30 %" for t in ax.texts)
 
 
-def test_dynamics_have_a_line_a_lambda_and_a_band_over_seeds(study, tmp_path):
+def test_dynamics_have_a_line_per_lambda_and_a_band_over_seeds(study, tmp_path):
     fig = study_plots.dynamics(study, tmp_path / "d.png")
     accuracy, length, entropy, mixed = fig.axes
-    assert [ax.get_title(loc="left") for ax in fig.axes] == [name for *_, name in study_plots.PANELS]
+    assert [ax.get_title(loc="left") for ax in fig.axes] == [plots.NUMBERS[key][1] for key in study_plots.PANELS]
     assert [line.get_label() for line in accuracy.lines] == ["λ = ∞", "λ = 0.5", "λ = 0.2", "λ = 0.1", "λ = 0.05"]
     first, last = (line.get_ydata() for line in (length.lines[0], length.lines[-1]))
     assert first[0] == pytest.approx(last[0], abs=15) and last[-1] < first[-1] - 30
     steps = study_plots.curves(study, "drpo", "accuracy")[0.1]
-    values = [r["accuracy"] for r in made_up() if (r["method"], r.get("strength"), r["phase"], r["step"])
-              == ("drpo", 0.1, "train", 3)]  # fmt: skip
+    values = [
+        r["accuracy"]
+        for r in made_up()
+        if (r["method"], r.get("strength"), r["phase"], r["step"]) == ("drpo", 0.1, "train", 3)
+    ]
     assert steps[2] == (
         3,
         pytest.approx(statistics.fmean(values)),
@@ -185,13 +230,15 @@ def test_dynamics_have_a_line_a_lambda_and_a_band_over_seeds(study, tmp_path):
     assert max(mixed.lines[0].get_ydata()) < 100
 
 
-def test_difficulty_has_a_panel_a_level(study, tmp_path):
+def test_difficulty_has_a_panel_per_level(study, tmp_path):
     fig = study_plots.difficulty(study, tmp_path / "f.png")
     titles = [ax.get_title(loc="left") for ax in fig.axes]
     assert titles[:5] == [f"level {i}" for i in range(1, 6)] and fig.axes[5].get_legend()
     point = study_plots.points(study, LEVELS[4])["hapo"][3]
     assert series(fig.axes[4])[study_plots.METHODS["hapo"][1]][-1] == (
-        point.mean_length, pytest.approx(100 * point.accuracy))  # fmt: skip
+        point.mean_length,
+        pytest.approx(100 * point.accuracy),
+    )
 
 
 def test_distinct_groups_equal_the_published_counting():
@@ -244,5 +291,8 @@ def test_command_line(tmp_path, capsys):
     assert "holds no rows" in mistake(head + "\n")
     assert "has no column accuracy" in mistake(head.replace("accuracy,", "") + "\n" + "," * 18 + "\n")
     row = "drpo,lam,0.1,1,0,study,held out,8,all,much,,9" + "," * 8
-    assert "line 2: could not convert string to float: 'much'" in mistake(f"{head}\n{row}\n")
+    assert "line 2: accuracy is not a number: 'much'" in mistake(f"{head}\n{row}\n")
+    assert "line 3 has no group, step, accuracy" in mistake(
+        f"{head}\n{row.replace('much', '1')}\ndrpo,lam,0.1,1,0,study\n"
+    )
     assert "holds no finished run" in mistake(f"{head}\n{row.replace('study', 'lr')}\n")

@@ -15,11 +15,11 @@ import config
 import rollout
 import train
 from conftest import ROOT, make_small_model
-from minidrpo.rundir import checkpoint
+from minidrpo.rundir import checkpoint, jsonl
 
 SHORT = [
     "--steps=4", "--prompts-per-step=4", "--group-size=4", "--mini-batches=2", "--max-response-tokens=48",
-    "--eval-problems=8", "--eval-samples=2", "--eval-every=2", "--save-every=1", "--show-every=2", "--lr=1e-3",
+    "--max-problems=8", "--samples=2", "--eval-every=2", "--save-every=1", "--show-every=2", "--lr=1e-3",
 ]  # fmt: skip
 SCRIPT = str(ROOT / "train.py")
 
@@ -41,10 +41,7 @@ def weights(folder):
 
 
 def numbers(folder, name="metrics.jsonl"):
-    return [
-        {k: v for k, v in record.items() if not k.startswith("seconds")}
-        for record in checkpoint.read_lines(folder / name)
-    ]
+    return [{k: v for k, v in record.items() if not k.startswith("seconds")} for record in jsonl.read(folder / name)]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +53,7 @@ def finished(tmp_path_factory):
 
 
 def test_a_run_leaves_what_it_promises(finished):
-    records = checkpoint.read_lines(finished / "metrics.jsonl")
+    records = jsonl.read(finished / "metrics.jsonl")
     assert [r["step"] for r in records] == [1, 2, 3, 4]
     promised = {
         "step", "accuracy", "mean_length", "truncated", "mixed_groups", "kl", "objective", "grad_norm",
@@ -65,7 +62,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert all(promised <= set(r) for r in records)
     assert all(r["sampler_gap"] < 1e-4 for r in records), "sampler and trainer must agree on log-probabilities"
     assert all(sum(r["reasons"].values()) == 16 for r in records)
-    evaluations = checkpoint.read_lines(finished / "evals.jsonl")
+    evaluations = jsonl.read(finished / "evals.jsonl")
     assert [e["step"] for e in evaluations] == [0, 2, 4]
     saved = json.loads((finished / "config.json").read_text())
     assert saved["steps"] == 4 and saved["about"]["torch"] == torch.__version__
@@ -74,9 +71,9 @@ def test_a_run_leaves_what_it_promises(finished):
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
     page = (finished / "report.html").read_text()
     assert "<html" in page and "boxed" in page
-    for name in ("problems", "answers_before", "answers_after"):  # read so by notebooks/05_watch_it_train.ipynb
-        assert checkpoint.read_lines(finished / f"{name}.jsonl", "index")
-    samples = checkpoint.read_lines(finished / "samples.jsonl")
+    for name in ("problems", "responses_before", "responses_after"):  # read so by notebooks/05_watch_it_train.ipynb
+        assert jsonl.read(finished / f"{name}.jsonl", "index")
+    samples = jsonl.read(finished / "samples.jsonl")
     assert len(samples) == 4 * 2 * 4 and all(s["weight"] == 0 for s in samples if not s["correct"])
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -148,8 +145,8 @@ def write_rows(path, rows):
 
 
 MISTAKES = {
-    "lambda": (["--lam=0"], "--lam must be positive, got 0.0"),
-    "lambda nan": (["--lam=nan"], "--lam must be positive"),
+    "lambda": (["--lam=0"], "--lam must be at least 1e-06, got 0.0"),
+    "lambda nan": (["--lam=nan"], "--lam must be at least 1e-06, got nan"),
     "group of one": (["--group-size=1"], "--group-size must be 2 or more"),
     "seed": (["--seed=-1"], "--seed must be 0 or more, got -1"),
     "context": (["--max-response-tokens=2000"], "exceed the context of"),
@@ -160,7 +157,7 @@ MISTAKES = {
     "model": (["--model=./no/such/model"], "model directory ./no/such/model does not exist"),
     "data": (["--train-data=./none.jsonl"], "./none.jsonl: no such file"),
     "sampler": (["--sampler=vllm"], "vllm"),
-    "gpus": (["--gpus=8"], "--gpus and --gpu-memory are for --dry-run"),
+    "gpus": (["--gpus=8"], "--gpus is for --dry-run"),
     "run dir": ([f"--run-dir={ROOT / 'LICENSE'}"], "is a file"),
 }
 
@@ -211,11 +208,22 @@ def test_another_config_in_the_same_directory_is_refused(finished, capsys):
     in_process(finished, "--micro-batch-tokens=100")  # memory is not part of what was asked for
 
 
+def test_a_run_of_an_older_version_gets_one_line(tmp_path, capsys):
+    """Before the package there were other names of settings, and the embedded model lay in tiny/ at the top."""
+    (tmp_path / "run").mkdir()
+    old = {"model": "/somewhere/tiny", "method": "drpo", "lam": 0.1, "eval_samples": 4, "eval_problems": 512}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(old))
+    with pytest.raises(SystemExit) as stop:
+        in_process(tmp_path / "run")
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stop.value.code == 2 and "holds a run of an older version of this code: choose another --run-dir" in error
+
+
 def test_a_run_whose_files_somebody_changed(finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "run")
     for file, text, said in (
-        ("evals.jsonl", '{"step": "1"}\n', "evals.jsonl, line 1: not an object with a number called step"),
-        ("checkpoints/step_4/trainer.json", "[]", "trainer.json does not say the step"),
+        ("evals.jsonl", '{"step": "1"}\n', "evals.jsonl, line 1: step is '1', not a whole number"),
+        ("checkpoints/step_4/trainer.json", "[]", "trainer.json cannot be read"),
     ):
         whole = (tmp_path / "run" / file).read_text()
         (tmp_path / "run" / file).write_text(text)

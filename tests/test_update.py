@@ -10,13 +10,14 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+import config
 import drpo
 import train
-from config import TINY
 from conftest import make_rollouts, make_small_model
+from minidrpo import setup
+from minidrpo.engine import batches
 from minidrpo.engine import policy as policies
-from minidrpo.engine import update
-from minidrpo.engine.distributed import World
+from minidrpo.engine.distributed import DistContext
 from minidrpo.engine.shard import whole
 from minidrpo.methods import baselines
 from minidrpo.methods import table as methods
@@ -25,10 +26,11 @@ P, G = 6, 4
 LR = 1e-3  # large enough that the second mini-batch is far off-policy and feels the trust region
 
 
-def settings(**changes):
-    return dataclasses.replace(
-        TINY, prompts_per_step=P, group_size=G, max_response_tokens=20, grad_clip=1e9, tau=0.5, lam=0.1, **changes
-    )
+def settings(method="drpo", **changes):
+    shape = dict(prompts_per_step=P, group_size=G, max_response_tokens=20, grad_clip=1e9)
+    own = dict(tau=0.5, lam=0.1, sb_b=0.1, l1_target=10, length_limit=10, l1_alpha=0.05)
+    own = {name: value for name, value in own.items() if name in methods.METHODS[method].flags}
+    return config.make("tiny", method, **(shape | own | changes))
 
 
 def batch():
@@ -44,7 +46,7 @@ def reference(cfg, dtype):
     """(weights after the update, last gradient, KLs) by the definition."""
     model, (rollouts, correct_PG, preference_PG) = make_small_model().to(dtype), batch()
     policy, optimizer = policies.Policy(model, cfg.temperature), torch.optim.SGD(model.parameters(), lr=LR)
-    ids, prompt, mask = policies.pad(rollouts)
+    ids, prompt, mask = batches.pad(rollouts)
     with torch.no_grad():
         old = policy(ids, prompt, mask)
     kls = []
@@ -72,14 +74,14 @@ def flat(model):
     return torch.cat(weights), torch.cat(gradients)
 
 
-def streamed(cfg, world, dtype, exact_sampler=False):
+def streamed(cfg, ctx, dtype, exact_sampler=False):
     model, (rollouts, correct_PG, preference_PG) = make_small_model().to(dtype), batch()
     if exact_sampler:
         rollouts = as_sampled(rollouts, model, cfg.temperature)
-    policy, _ = train.set_up(model, cfg, world)
+    policy, _ = setup.make_policy(model, cfg, ctx)
     weight_PG = drpo.positive_distribution(preference_PG, correct_PG, cfg.lam)
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)
-    numbers = update.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world, exact_sampler)
+    numbers = train.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, ctx, exact_sampler)
     return *flat(model), numbers
 
 
@@ -119,10 +121,10 @@ DTYPES = [torch.float32, *[torch.float64] * 4]  # over ranks: float32 for the fi
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("budget", [1, 60, 10**6])
-def test_any_micro_batch_budget(case, budget):
+def test_streamed_gradient_is_that_of_drpo_loss(case, budget):
     cfg = settings(micro_batch_tokens=budget, **case)
     theirs = reference(cfg, torch.float64)
-    ours = streamed(cfg, World(), torch.float64)
+    ours = streamed(cfg, DistContext(), torch.float64)
     check(ours, theirs, torch.float64)
     assert ours[2]["kl"] == pytest.approx(theirs[2][-1], rel=1e-6)
     if cfg.mini_batches > 1 and cfg.kl_estimator == "k3":
@@ -132,10 +134,10 @@ def test_any_micro_batch_budget(case, budget):
 @pytest.mark.parametrize("case", CASES[1:4:2], ids=str)
 def test_an_exact_sampler_spares_a_pass_and_changes_nothing(case):
     cfg = settings(micro_batch_tokens=60, **case)
-    ours = streamed(cfg, World(), torch.float64, exact_sampler=True)
+    ours = streamed(cfg, DistContext(), torch.float64, exact_sampler=True)
     check(ours, reference(cfg, torch.float64), torch.float64)
-    assert ours[2]["sampler_gap"] < 1e-12 < streamed(cfg, World(), torch.float64)[2]["sampler_gap"]
-    check(streamed(cfg, World(), torch.float32, exact_sampler=True), reference(cfg, torch.float32), torch.float32)
+    assert ours[2]["sampler_gap"] < 1e-12 < streamed(cfg, DistContext(), torch.float64)[2]["sampler_gap"]
+    check(streamed(cfg, DistContext(), torch.float32, exact_sampler=True), reference(cfg, torch.float32), torch.float32)
 
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
@@ -159,7 +161,7 @@ def test_any_number_of_ranks(ranks, sharded, tmp_path):
 
 def test_float32_gradient():
     cfg = settings(micro_batch_tokens=60)
-    check(streamed(cfg, World(), torch.float32), reference(cfg, torch.float32), torch.float32)
+    check(streamed(cfg, DistContext(), torch.float32), reference(cfg, torch.float32), torch.float32)
 
 
 def _rank(rank, ranks, folder, cases):
@@ -167,7 +169,7 @@ def _rank(rank, ranks, folder, cases):
     store = f"file://{folder}/store"
     torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=ranks)
     for i, (cfg, dtype) in enumerate(cases):
-        torch.save(streamed(cfg, World(rank, ranks), dtype), folder / f"{i}-{rank}.pt")
+        torch.save(streamed(cfg, DistContext(rank, ranks), dtype), folder / f"{i}-{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -176,14 +178,15 @@ def _rank(rank, ranks, folder, cases):
 HOW = {  # what each clipped method promises, written down once more: aggregate, lower and upper clip
     **dict.fromkeys(("grpo", "grpo-lp", "rloo-lp", "alp", "hapo", "l1-max", "shorter-better", "laser-d"),
                     ("sequence", 0.2, 0.2)),
+    **dict.fromkeys(("grpo-lp-no-std", "grpo-lp-mixed-only", "grpo-lp-batch-std"), ("sequence", 0.2, 0.2)),
+    **dict.fromkeys(("ddca", "gr3", "lead", "drpo-solved"), ("sequence", 0.2, 0.2)),
     "dr-grpo": ("constant", 0.2, 0.2), "grpo-sum": ("token", 0.2, 0.28), "gdpo": ("token", 0.2, 0.28),
 }  # fmt: skip
 FAR = 0.1  # a learning rate that takes the second mini-batch's ratios past the clips
 
 
 def method_settings(name, mini_batches=2, budget=60):
-    cfg = settings(method=name, mini_batches=mini_batches, micro_batch_tokens=budget)
-    return dataclasses.replace(cfg, sb_b=0.1, l1_target=10, length_limit=10, l1_alpha=0.05)
+    return settings(name, mini_batches=mini_batches, micro_batch_tokens=budget)
 
 
 def weights_of(cfg):
@@ -192,8 +195,8 @@ def weights_of(cfg):
     length_PG = torch.tensor([len(r.response_ids) for r in rollouts]).view(P, G)
     graded = methods.Batch(correct_PG, length_PG, ["wait"] * P * G, torch.arange(P))
     state = methods.METHODS[cfg.method].new_state(cfg, P)
-    _, state = methods.weigh(dataclasses.replace(graded, length_PG=length_PG.flip(1)), cfg, state)
-    return rollouts, correct_PG, methods.weigh(graded, cfg, state)[0]
+    _, state = methods.compute_weights(dataclasses.replace(graded, length_PG=length_PG.flip(1)), cfg, state)
+    return rollouts, correct_PG, methods.compute_weights(graded, cfg, state)[0]
 
 
 def method_reference(cfg):
@@ -201,7 +204,7 @@ def method_reference(cfg):
     rollouts, correct_PG, weight_PG = weights_of(cfg)
     model = make_small_model().double()
     policy, optimizer = policies.Policy(model, cfg.temperature), torch.optim.SGD(model.parameters(), lr=FAR)
-    ids, prompt, mask = policies.pad(rollouts)
+    ids, prompt, mask = batches.pad(rollouts)
     with torch.no_grad():
         old = policy(ids, prompt, mask)
     for m in range(cfg.mini_batches):
@@ -230,16 +233,29 @@ def method_reference(cfg):
     return *flat(model), log_ratio.exp(), -log_ratio.mean().item()
 
 
-def method_streamed(cfg, world):
+def method_streamed(cfg, ctx):
     rollouts, correct_PG, weight_PG = weights_of(cfg)
     model = make_small_model().double()
-    policy, _ = train.set_up(model, cfg, world)
+    policy, _ = setup.make_policy(model, cfg, ctx)
     optimizer = torch.optim.SGD(model.parameters(), lr=FAR)
-    numbers = update.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world)
+    numbers = train.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, ctx)
     return *flat(model), numbers
 
 
-OF_A_KIND = ("disco", "grpo-lp", "alp", "l1-max", "shorter-better", "laser-d", "grpo-sum")  # as others, by their update
+OF_A_KIND = (
+    "disco",
+    "grpo-lp",
+    "alp",
+    "l1-max",
+    "shorter-better",
+    "laser-d",
+    "grpo-sum",
+    "grpo-lp-no-std",
+    "gr3",
+    "grpo-lp-mixed-only",
+    "grpo-lp-batch-std",
+    "ddca",
+)  # as others, by their update
 
 
 @pytest.mark.parametrize(
@@ -249,7 +265,7 @@ def test_every_method_for_any_cut(name):
     for mini_batches, budgets in ((1, [10**6]), (3, [1, 100])):
         theirs = method_reference(method_settings(name, mini_batches))
         for budget in budgets:
-            ours = method_streamed(method_settings(name, mini_batches, budget), World())
+            ours = method_streamed(method_settings(name, mini_batches, budget), DistContext())
             check(ours, theirs, torch.float64)
             assert ours[2]["kl"] == pytest.approx(theirs[3], abs=1e-9)
         if name in HOW:
@@ -268,7 +284,7 @@ def test_every_method_on_any_number_of_ranks(ranks, tmp_path):
         for ours in results:
             check(ours, theirs, torch.float64)
         assert all(numbers == results[0][2] for *_, numbers in results), "ranks must log the same global numbers"
-        alone = method_streamed(cfg, World())[2]
+        alone = method_streamed(cfg, DistContext())[2]
         assert results[0][2] == pytest.approx(alone, rel=1e-9), cfg.method
 
 
@@ -276,5 +292,5 @@ def _method_rank(rank, ranks, folder, cases):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
     for cfg in cases:
-        torch.save(method_streamed(cfg, World(rank, ranks)), folder / f"{cfg.method}-{rank}.pt")
+        torch.save(method_streamed(cfg, DistContext(rank, ranks)), folder / f"{cfg.method}-{rank}.pt")
     torch.distributed.destroy_process_group()

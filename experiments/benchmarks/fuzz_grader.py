@@ -1,21 +1,21 @@
-"""benchmarks/fuzz_grader.py [seconds] [seed] - mutated answers against mutated golds: no exception, no hang, a reason.
+"""fuzz_grader.py - mutated answers against mutated truths: no exception, no hang, a reason for every verdict.
 
-Also checks that every text is its own equal, and prints the slowest cases. What it found is now a test.
+    python -m experiments.benchmarks.fuzz_grader [SECONDS] [SEED]
+
+Also checks that every text equals itself, and prints the slowest cases. What it found is now a test.
 """
 
 import random
 import sys
 import time
 
-import test_reward
-
 import reward
-from tests import reward_cases
+from tests import reward_cases, test_reward
 
 SLOW = 1.0  # processor seconds
 
 
-def mutate(text, rng, seeds):
+def mutate(text: str, rng: random.Random, seeds: list[str]) -> str:
     """A few random edits: delete, repeat, swap, insert a piece, splice another text."""
     for _ in range(rng.randint(0, 4)):
         i, j = sorted(rng.randint(0, len(text)) for _ in range(2))
@@ -29,21 +29,17 @@ def mutate(text, rng, seeds):
         elif kind == 3:
             text = text[:i] + rng.choice(seeds) + text[j:]
         else:
-            text = (
-                text[:i]
-                + chr(rng.choice((rng.randrange(32, 127), rng.randrange(0x300, 0x3000), rng.randrange(32))))
-                + text[j:]
-            )
+            code = rng.choice((rng.randrange(32, 127), rng.randrange(0x300, 0x3000), rng.randrange(32)))
+            text = text[:i] + chr(code) + text[j:]
     return text[:3000]
 
 
 def main(seconds=600, seed=0):
-    rng, end, n, slowest = random.Random(seed), time.monotonic() + seconds, 0, []
-    seeds = [t for _, gold, pred in reward_cases.same + reward_cases.different for t in (gold, pred)]
+    rng, end, n, slowest, proofs = random.Random(seed), time.monotonic() + seconds, 0, [], 0
+    seeds = [text for _, truth, answer in reward_cases.same + reward_cases.different for text in (truth, answer)]
     seeds += [attack[:200] for attack in test_reward.ATTACKS]
-    proofs = 0
 
-    def prove(gold, pred):
+    def prove(truth, answer):
         nonlocal proofs
         proofs += 1
         return False

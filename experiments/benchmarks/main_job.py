@@ -16,12 +16,12 @@ from pathlib import Path
 from minidrpo.show import plots
 
 
-def run(out, lam, seed, flags):
+def run(out: Path, lam: float, seed: int) -> dict:
     """One training run; returns its record with the seconds the whole command took."""
     folder = out / f"lam{lam:g}-seed{seed}"
     record = folder / "main_job.json"
     if not record.exists():
-        command = [sys.executable, "train.py", "tiny", f"--lam={lam}", f"--seed={seed}", f"--run-dir={folder}", *flags]
+        command = [sys.executable, "train.py", "tiny", f"--lam={lam}", f"--seed={seed}", f"--run-dir={folder}"]
         start = time.time()
         with open(out / f"{folder.name}.log", "w") as log:
             subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=True)
@@ -33,20 +33,16 @@ def run(out, lam, seed, flags):
     return json.loads(record.read_text())
 
 
-def table(records):
-    lines = [
-        "| lambda | seed | accuracy before, % | after, % | mean length before | after | change | seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+def table(records: list[dict]) -> str:
+    head = ("lambda", "seed", "accuracy before, %", "after, %", "mean length before", "after", "change", "seconds")
+    lines = [head, ["---"] * len(head)]
     for r in records:
         old, new = r["before"], r["after"]
-        change = new["mean_length"] / old["mean_length"] - 1
-        lines.append(
-            f"| {r['lam']:g} | {r['seed']} | {100 * old['accuracy']:.1f} ± {100 * old['accuracy_se']:.1f} "
-            f"| {100 * new['accuracy']:.1f} ± {100 * new['accuracy_se']:.1f} | {old['mean_length']:.1f} "
-            f"| {new['mean_length']:.1f} | {100 * change:+.0f} % | {r['seconds']} |"
-        )
-    return "\n".join(lines)
+        accuracies = (f"{100 * e['accuracy']:.1f} ± {100 * e['accuracy_se']:.1f}" for e in (old, new))
+        lengths = (f"{e['mean_length']:.1f}" for e in (old, new))
+        change = f"{100 * (new['mean_length'] / old['mean_length'] - 1):+.0f} %"
+        lines.append([f"{r['lam']:g}", str(r["seed"]), *accuracies, *lengths, change, str(r["seconds"])])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def picture(records, out, path):
@@ -64,10 +60,9 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--lams", type=float, nargs="+", default=[0.1, float("inf")])
     parser.add_argument("--out", type=Path, default=Path("runs/main_job"))
-    parser.add_argument("flags", nargs="*", help="more flags for train.py, after --")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    records = [run(args.out.resolve(), lam, seed, args.flags) for lam in args.lams for seed in args.seeds]
+    records = [run(args.out.resolve(), lam, seed) for lam in args.lams for seed in args.seeds]
     print(table(records))
     picture(records, args.out, args.out / "trade_off.png")
 

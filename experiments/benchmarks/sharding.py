@@ -1,4 +1,4 @@
-"""Memory of a rank, replicated and sharded, on the CPU: one update of a model of 16 million weights on two gloo ranks.
+"""sharding.py - memory of a rank, replicated and sharded, on the CPU: one update of 17 million weights, two gloo ranks.
 And of starting a sharded run with 222 million: each rank reads them all, or rank 0 alone.
 
     python -m experiments.benchmarks.sharding
@@ -13,52 +13,44 @@ import sys
 import tempfile
 from pathlib import Path
 
+from experiments.benchmarks.gpu import make_model
+from experiments.benchmarks.logprob_memory import resident
+from minidrpo.engine.memory import Shapes
+
 MODES = ("replicated", "sharded")
 READERS = ("each rank", "rank 0")
 MB = 2**20
 
 
-def resident(key):
-    """VmRSS (now) or VmHWM (the highest so far) of this process, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+UPDATED = Shapes(vocab=4096, hidden=384, intermediate=1024, layers=8, heads=6, kv_heads=6)
+STARTED = Shapes(vocab=8192, hidden=1024, intermediate=2816, layers=16, heads=8, kv_heads=8)
 
 
 def rank(mode):
+    """A line of the first table."""
     import dataclasses
 
     import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
 
     import train
     from config import TINY
-    from minidrpo.engine import update
-    from minidrpo.engine.distributed import join_world
-    from rollout import Rollout
+    from minidrpo import setup
+    from minidrpo.engine.distributed import init_distributed
+    from minidrpo.records import Rollout
 
     torch.set_num_threads(1)
-    world, sharded = join_world(), mode == "sharded"
+    ctx, sharded = init_distributed(), mode == "sharded"
     cfg = dataclasses.replace(TINY, prompts_per_step=4, group_size=2, micro_batch_tokens=64, shard=sharded)
     g = torch.Generator().manual_seed(0)
     ids = torch.randint(4096, (8, 32), generator=g).tolist()
-    rollouts = [Rollout([5, 6], answer, True, [0.0] * 32) for answer in ids]
+    rollouts = [Rollout([5, 6], response, True, [0.0] * 32) for response in ids]
     correct_PG, weight_PG = torch.tensor([[True, False]] * 4), torch.tensor([[1.0, 0.0]] * 4)
     before = resident("VmRSS")
-    model = Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=4096,
-            hidden_size=384,
-            intermediate_size=1024,
-            num_hidden_layers=8,
-            num_attention_heads=6,
-            num_key_value_heads=6,
-            tie_word_embeddings=False,
-        )
-    )
+    model = make_model(UPDATED, "cpu")
     P, layer = sum(p.numel() for p in model.parameters()), sum(p.numel() for p in model.model.layers[0].parameters())
-    policy, optimizer = train.set_up(model, cfg, world)
+    policy, optimizer = setup.make_policy(model, cfg, ctx)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of making the whole model
-    update.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, world)
+    train.update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, ctx)
     peak = resident("VmHWM") - before
 
     def held(tensors):
@@ -68,56 +60,35 @@ def rank(mode):
     moments = held(value for state in optimizer.state.values() for value in state.values())
     rest = 2 * 4096 * 384  # the embedding and the head: gathered as a whole, as are their gradients
     terms = 16 * P / 2 + 8 * rest + 2 * 4 * layer + 4 * layer if sharded else 20 * P
-    if world.rank == 0:
-        print(
-            f"{mode:<12}{P / 1e6:>8.1f} M"
-            + "".join(f"{x / MB:>11.1f}" for x in (weights, gradients, moments, terms, peak))
-        )
+    if ctx.rank == 0:
+        print(f"{mode:<12}{P / 1e6:>8.1f} M", *(f"{x / MB:>10.1f}" for x in (weights, gradients, moments, terms, peak)))
     torch.distributed.destroy_process_group()
 
 
 def start(reader, folder):
-    """Main memory of each rank until the model is split."""
+    """A line of the second table: main memory of each rank until the model is split."""
     import dataclasses
 
     import torch
 
-    import train
     from config import TINY
-    from minidrpo.engine import policy as policies
-    from minidrpo.engine.distributed import gather, join_world
+    from minidrpo import setup
+    from minidrpo.engine import loading
+    from minidrpo.engine.distributed import init_distributed
 
-    world, cfg = join_world(), dataclasses.replace(TINY, shard=True)
+    ctx, cfg = init_distributed(), dataclasses.replace(TINY, shard=True)
     before = resident("VmRSS")
-    model = policies.load_model(folder) if reader == "each rank" else train.load_model(cfg, folder, world)
-    train.set_up(model, cfg, world)
-    gib = gather([((resident("VmHWM") - before) / 2**30, (resident("VmRSS") - before) / 2**30)], world)
-    if world.rank == 0:
+    model = loading.load_model(folder) if reader == "each rank" else setup.load_model(cfg, folder, ctx)
+    setup.make_policy(model, cfg, ctx)
+    gib = ctx.gather([((resident("VmHWM") - before) / 2**30, (resident("VmRSS") - before) / 2**30)])
+    if ctx.rank == 0:
         print(f"{reader:<12}" + "".join(f"{peak:>16.2f}{after:>9.2f}" for peak, after in gib))
     torch.distributed.destroy_process_group()
 
 
-def save_model(folder):
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=8192,
-            hidden_size=1024,
-            intermediate_size=2816,
-            num_hidden_layers=16,
-            num_attention_heads=8,
-            num_key_value_heads=8,
-            tie_word_embeddings=False,
-        )
-    ).save_pretrained(folder)
-
-
 def main():
-    print(
-        f"{'MiB a rank':<12}{'weights':>10}"
-        + "".join(f"{x:>11}" for x in ("weights", "gradients", "moments", "terms", "peak RSS"))
-    )
+    heads = ("weights", "gradients", "moments", "terms", "peak RSS")
+    print(f"{'MiB per rank':<12}{'weights':>10}", *(f"{head:>10}" for head in heads))
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}  # freed memory is given back
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", __spec__.name]
     for mode in MODES:
@@ -131,7 +102,7 @@ def main():
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["save"]:
-        save_model(sys.argv[2])
+        make_model(STARTED, "cpu").save_pretrained(sys.argv[2])
     elif sys.argv[2:]:
         start(*sys.argv[1:])
     else:

@@ -13,7 +13,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 
 def uniforms(seed, index, count):
-    """The `count` uniform numbers in [0, 1), float32, one a token, of response `index` to the prompt with `seed`.
+    """The `count` uniform numbers in [0, 1), float32, one per token, of response `index` to the prompt with `seed`.
 
     Philox is counter-based: the numbers depend on (seed, index) alone, not on how prompts are batched or spread over
     ranks, so a resumed run or another number of ranks draws the same responses (up to float noise in the logits).
@@ -140,7 +140,7 @@ def remove_done(batch):
     rows are copied than leave. Returns {(prompt, index): (response_ids, finished, logp)}."""
     rows, done_B = batch.rows, batch.rows["done"]
     done = done_B.nonzero()[:, 0]
-    answers = [rows[key][done].tolist() for key in ("id", "count", "finished", "tokens", "logp")]
+    left = [rows[key][done].tolist() for key in ("id", "count", "finished", "tokens", "logp")]
     n_rows = len(done_B) - len(done)
     target, source = done[done < n_rows], n_rows + (~done_B[n_rows:]).nonzero()[:, 0]
     for value in rows.values():
@@ -151,7 +151,7 @@ def remove_done(batch):
         batch.ragged = least < most
         for layer in batch.cache.layers:
             layer.keep(source, target, n_rows, most, limit)
-    return {tuple(i): (tokens[:n], finished, logp[:n]) for i, n, finished, tokens, logp in zip(*answers, strict=True)}
+    return {tuple(i): (tokens[:n], finished, logp[:n]) for i, n, finished, tokens, logp in zip(*left, strict=True)}
 
 
 def merge(parts, room=64):

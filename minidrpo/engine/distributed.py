@@ -1,13 +1,14 @@
-"""world.py - who we are among the ranks, and the few words that ranks exchange. One process a GPU, or just one.
+"""distributed.py - who we are among the ranks, and what ranks exchange. One process per GPU, or just one process.
 
-torchrun tells each process its place through the environment; plain python is rank 0 of 1. Everything a step decides
-(weights, credits, logged numbers) is computed from gathered data, so that it is the same on every rank.
+torchrun tells each process its place through the environment; plain python is rank 0 of 1. Everything that a step
+decides (weights, credits, logged numbers) is computed from gathered data, so that it is the same on every rank.
 """
 
 import contextlib
 import os
 import sys
 import traceback
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -18,15 +19,59 @@ from minidrpo import cli
 
 
 @dataclass(frozen=True)
-class World:
+class DistContext:
+    """This process's place among the ranks. Every rank calls the same methods in the same order."""
+
     rank: int = 0
     size: int = 1
+    """Number of ranks."""
     device: torch.device = torch.device("cpu")
 
+    @property
+    def is_main(self) -> bool:
+        """Rank 0 alone writes files and prints."""
+        return self.rank == 0
 
-def join_world(backend=None, patience=timedelta(hours=2)):
-    """This process's World, after the process group stands (NCCL on GPUs, gloo on CPUs) where there are several.
-    patience: how long ranks wait for the slowest one's answers; NCCL's usual ten minutes may be too short."""
+    def gather_parts(self, items) -> list:
+        """[rank 0's items, rank 1's, ...], on every rank."""
+        if self.size == 1:
+            return [items]
+        parts = [None] * self.size
+        dist.all_gather_object(parts, items)
+        return parts
+
+    def gather(self, items: Iterable) -> list:
+        """Every rank's items, concatenated in rank order (and so in prompt order)."""
+        return [item for part in self.gather_parts(items) for item in part]
+
+    def all_sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum over ranks, on the CPU. Collectives need the device that the process group was made for."""
+        if self.size == 1:
+            return tensor
+        tensor = tensor.to(self.device)
+        dist.all_reduce(tensor)
+        return tensor.cpu()
+
+    @contextlib.contextmanager
+    def fail_together(self, caught: type | tuple, raised: type) -> Iterator[None]:
+        """Around what each rank does by itself, such as writing a file. If it fails on one rank with `caught`, then all
+        ranks raise `raised` with the same words at the end of the block: no rank waits for one that has left."""
+        problem = None
+        try:
+            yield
+        except caught as error:
+            problem = error
+        said = self.gather_parts(problem and (str(problem) or type(problem).__name__))
+        for rank, words in enumerate(said):
+            if words is not None:
+                raise raised(f"rank {rank}: {words}" if rank else words) from problem
+
+
+def init_distributed(backend: str | None = None, patience: timedelta = timedelta(hours=2)) -> DistContext:
+    """This process's DistContext, once the process group stands (NCCL on GPUs, gloo on CPUs) where there are several.
+
+    patience: how long ranks wait for the slowest one's responses; NCCL's usual ten minutes may be too short.
+    """
     rank, size, local = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
@@ -39,59 +84,21 @@ def join_world(backend=None, patience=timedelta(hours=2)):
         except RuntimeError as error:
             hint = "; for --max-restarts set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 (docs/nodes.md)"
             cli.fail(f"the ranks could not meet: {error}{hint}", rank, code=1, patience=0)
-    return World(rank, size, device)
+    return DistContext(rank, size, device)
 
 
 @contextlib.contextmanager
-def parting(world):
-    """Around all that a rank does: at the end of it ranks part. One that fails goes at once, without NCCL's farewell,
-    which would wait for ranks that wait for it; torchrun sees it gone and stops them."""
+def shutdown(ctx: DistContext) -> Iterator[None]:
+    """Around all that a rank does: at its end the process group is destroyed. A rank that fails leaves at once with
+    os._exit, because destroy_process_group() would wait for the other ranks; torchrun sees it gone and stops them."""
     try:
         yield
     except BaseException as error:
-        if world.size == 1:
+        if ctx.size == 1:
             raise
         if not isinstance(error, SystemExit):
             traceback.print_exc()
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(error.code if isinstance(getattr(error, "code", None), int) else 1)
-    if world.size > 1:
+    if ctx.size > 1:
         dist.destroy_process_group()
-
-
-def gather_parts(items, world_size):
-    """[rank 0's items, rank 1's, ...], on every rank."""
-    if world_size == 1:
-        return [items]
-    parts = [None] * world_size
-    dist.all_gather_object(parts, items)
-    return parts
-
-
-def gather(items, world):
-    """Every rank's items, concatenated in rank order (and so in prompt order)."""
-    return [item for part in gather_parts(items, world.size) for item in part]
-
-
-@contextlib.contextmanager
-def together(world_size, caught, raised):
-    """Around what ranks do each for itself, such as to write a file. If it fails on one, with `caught`, then all raise
-    `raised` with the same words, once all are through: nobody waits for a rank that has left."""
-    problem = None
-    try:
-        yield
-    except caught as error:
-        problem = error
-    said = gather_parts(problem and (str(problem) or type(problem).__name__), world_size)
-    for rank, words in enumerate(said):
-        if words is not None:
-            raise raised(f"rank {rank}: {words}" if rank else words) from problem
-
-
-def all_sum(tensor, world):
-    """The sum over ranks, on the CPU. Collectives need the device that the process group was made for."""
-    if world.size == 1:
-        return tensor
-    tensor = tensor.to(world.device)
-    dist.all_reduce(tensor)
-    return tensor.cpu()

@@ -1,4 +1,4 @@
-"""memory.py - what a run needs of a GPU, term by term, from the model's shapes and the settings alone. No torch.
+"""memory.py - what a run needs of a GPU, term by term, from the model's shapes and the settings alone.
 
 Weights, gradients and AdamW's moments are float32 and exact. Activations are counted as autograd keeps them for a
 Qwen2-like layer under bfloat16 autocast (tests/test_memory.py compares them with a measured case). What CUDA, NCCL and
@@ -16,11 +16,12 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from minidrpo.engine.policy import HEAD_CHUNK_ELEMENTS
+
 GIB = 2**30
-HEAD_CHUNK_ELEMENTS = 2**26  # policy.py's
 CUDA_RESERVE = 1.5 * GIB  # assumed: CUDA context, cuBLAS and NCCL buffers, what the allocator rounds up
 VLLM_ASLEEP = 1.5 * GIB  # assumed: CUDA graphs and workspaces that sleep does not hand back
-DECODED_ROWS = 512  # TransformersSampler decodes at most so many answers at once
+DECODED_ROWS = 512  # TransformersSampler decodes at most so many responses at once
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,12 @@ class Plan:
     gpus: int
     sharded: bool
     tokens: int
-    """Padded tokens of the largest micro-batch; one answer may exceed the budget."""
+    """Padded tokens of the largest micro-batch; one response may exceed the budget."""
     checkpointing: bool
     context: int
-    """Longest prompt and answer together, tokens."""
-    answers: int
-    """Answers a rank samples in a step."""
+    """Longest prompt and response together, tokens."""
+    responses: int
+    """Responses a rank samples in a step."""
     vllm_share: float | None
     """Share of the GPU that vLLM takes while it samples; None: the trainer's own model samples."""
     head_chunk: int = HEAD_CHUNK_ELEMENTS
@@ -115,7 +116,7 @@ class Plan:
     @classmethod
     def of(cls, cfg, gpus, vllm=True):
         context = cfg.max_prompt_tokens + cfg.max_response_tokens
-        mini = cfg.prompts_per_step // cfg.mini_batches * cfg.group_size  # answers: no micro-batch holds more
+        mini = cfg.prompts_per_step // cfg.mini_batches * cfg.group_size  # responses: no micro-batch holds more
         return cls(
             gpus,
             bool(cfg.shard) and gpus > 1,
@@ -137,7 +138,7 @@ class Term:
 
 
 def layer_activations(s):
-    """Bytes a token that autograd keeps of one layer under autocast: the residual stream and the norms are float32,
+    """Bytes per token that autograd keeps of one layer under autocast: the residual stream and the norms are float32,
     every matrix product keeps its bfloat16 input (cast anew for each of q, k, v and for gate, up)."""
     norms = 2 * (4 * s.hidden + 4 * s.hidden)  # the norm's input, which is the residual stream, and x / rms
     casts = 5 * 2 * s.hidden  # inputs of q, k, v, gate, up
@@ -147,7 +148,7 @@ def layer_activations(s):
 
 
 def around_head(s):
-    """Bytes a token of what the last norm and the head keep, and backward lets go of first."""
+    """Bytes per token of what the last norm and the head keep, and backward lets go of first."""
     return 4 * 4 * s.hidden
 
 
@@ -184,8 +185,8 @@ def terms(s, plan, gpu_memory):
     kept += plan.tokens * around_head(s)
     work, when = working_memory(s, plan, kept)
     rows = [
-        Term("weights", 4 * P / part, "resident", f"4 bytes a parameter{over}"),
-        Term("AdamW's moments", 8 * P / part, "resident", f"8 bytes a parameter{over}"),
+        Term("weights", 4 * P / part, "resident", f"4 bytes per parameter{over}"),
+        Term("AdamW's moments", 8 * P / part, "resident", f"8 bytes per parameter{over}"),
     ]
     if plan.replicated:
         rows.append(Term("DDP's buckets", 4 * P, "resident", "4 bytes: where ranks sum"))
@@ -197,12 +198,12 @@ def terms(s, plan, gpu_memory):
     ]
     if plan.vllm_share is None:
         if plan.sharded:
-            rows.append(Term("the sampler's weights", 2 * P, "resident", "bfloat16, 2 bytes a parameter"))
-        n = min(DECODED_ROWS, plan.answers)
+            rows.append(Term("the sampler's weights", 2 * P, "resident", "bfloat16, 2 bytes per parameter"))
+        n = min(DECODED_ROWS, plan.responses)
         cache = n * plan.context * cache_bytes(s)
         return rows + [
-            Term("keys and values", cache, "sample", f"at most: {n} answers of {plan.context:,} tokens"),
-            Term("drawing a token", 20 * n * s.vocab, "sample", "20 bytes a logit"),  # 3 float32, 1 float64
+            Term("keys and values", cache, "sample", f"at most: {n} responses of {plan.context:,} tokens"),
+            Term("drawing a token", 20 * n * s.vocab, "sample", "20 bytes per logit"),  # 3 float32, 1 float64
         ]
     parcel = (6 if plan.sharded else 2) * s.embedding
     return rows + [
@@ -223,8 +224,8 @@ def peaks(rows):
     return {p: resident + sum(t.bytes for t in rows if t.phase == p) for p in ("sample", "update")}
 
 
-def vllm_answers(s, plan, gpu_memory):
-    """How many answers of full length vLLM's cache holds at once, after its weights and 2 GiB to compute in."""
+def vllm_responses(s, plan, gpu_memory):
+    """How many responses of full length vLLM's cache holds at once, after its weights and 2 GiB to compute in."""
     room = plan.vllm_share * gpu_memory - 2 * s.parameters - 2 * GIB
     return max(0, math.floor(room / (plan.context * cache_bytes(s))))
 
@@ -258,54 +259,22 @@ def _problem(s, plan, gpu_memory):
             largest = sorted((t for t in rows if t.phase in ("resident", stage)), key=lambda t: -t.bytes)[:3]
             parts = ", ".join(f"{t.name} {t.bytes / GIB:.0f}" for t in largest)
             return (
-                f"{stage} needs {need / GIB:.0f} GiB a GPU ({parts} ...) of {gpu_memory / GIB:.0f} GiB, "
+                f"{stage} needs {need / GIB:.0f} GiB per GPU ({parts} ...) of {gpu_memory / GIB:.0f} GiB, "
                 f"{plan.gpus} GPUs{', sharded' if plan.sharded else ', each with a whole copy' * plan.replicated}"
             )
-    if plan.vllm_share is not None and not vllm_answers(s, plan, gpu_memory):
-        return f"vLLM's share, {plan.vllm_share:.0%} of {gpu_memory / GIB:.0f} GiB, has no room for one answer's cache"
+    if plan.vllm_share is not None and not vllm_responses(s, plan, gpu_memory):
+        return f"vLLM's share, {plan.vllm_share:.0%} of {gpu_memory / GIB:.0f} GiB, cannot hold one response's cache"
     return None
 
 
-def check(cfg, gpus, gpu_memory, vllm=True):
-    """ValueError, one line, if the run that `cfg` describes cannot fit on GPUs of `gpu_memory` bytes."""
+def reason_not_to_fit(cfg, gpus: int, gpu_memory: float, vllm: bool = True) -> str | None:
+    """Why, by this estimate, the run that `cfg` describes would not fit on GPUs of `gpu_memory` bytes; None if it
+    would, or if the model's shapes are not known."""
     s = read_shapes(cfg.model)
-    reason = s and trouble(s, Plan.of(cfg, gpus, vllm), gpu_memory)
-    if reason:
-        raise ValueError(f"{cfg.model}: {reason}")
+    return s and trouble(s, Plan.of(cfg, gpus, vllm), gpu_memory)
 
 
-def show(cfg, gpus, gpu_memory, vllm=True):
-    """Print the table of one rank's memory and the size of a step. Raises ValueError as `check` does."""
-    from rich.console import Console
-    from rich.table import Table
-
-    s = read_shapes(cfg.model)
-    if s is None:
-        raise ValueError(f"{cfg.model}: its shapes are not known here; download it and give the directory as --model")
-    plan = Plan.of(cfg, gpus, vllm)
-    rows = terms(s, plan, gpu_memory)
-    size = f"{s.parameters / 1e9:.2f} billion" if s.parameters > 1e8 else f"{s.parameters / 1e6:.2f} million"
-    title = f"{cfg.model}: {size} parameters, {gpus} x {gpu_memory / GIB:.0f} GiB"
-    table = Table("GiB a GPU", "always", "sample", "update", "how", title=title, title_justify="left")
-    for column in table.columns[1:4]:
-        column.justify = "right"
-    for t in rows:
-        cells = (f"{t.bytes / GIB:.1f}" if t.phase == p else "" for p in ("resident", "sample", "update"))
-        table.add_row(t.name, *cells, t.how)
-    table.add_section()
-    table.add_row("needed", "", *(f"{n / GIB:.1f}" for n in peaks(rows).values()), "with what is always there")
-    Console().print(table)
-    answers = cfg.prompts_per_step * cfg.group_size
-    print(
-        f"A step: {cfg.prompts_per_step} prompts x {cfg.group_size} answers = {answers:,}, {plan.answers:,} a GPU, at "
-        f"most {answers * cfg.max_response_tokens / 1e6:.1f} million tokens; "
-        f"{cfg.mini_batches} optimizer step{'s' * (cfg.mini_batches > 1)}; "
-        f"micro-batches of at most {plan.tokens:,} tokens."
-    )
-    if plan.vllm_share is not None:
-        n = vllm_answers(s, plan, gpu_memory)
-        print(f"vLLM's cache holds {n:,} answers of {plan.context:,} tokens at once; more wait for their turn.")
-    who = "Rank 0, alone," if plan.sharded else "Each process"
-    own = f", then each {2 * s.parameters / GIB:.0f} GiB to sample" * (plan.sharded and plan.vllm_share is None)
-    print(f"{who} reads {4 * s.parameters / GIB:.0f} GiB of weights into main memory when it starts{own}.")
-    check(cfg, gpus, gpu_memory, vllm)
+def check_work_for(ranks: int, cfg) -> None:
+    """ValueError if a step has less work than ranks."""
+    if min(cfg.prompts_per_step, cfg.prompts_per_step // cfg.mini_batches * cfg.group_size) < ranks:
+        raise ValueError(f"--prompts-per-step {cfg.prompts_per_step} is too few for {ranks} ranks")

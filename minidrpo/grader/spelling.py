@@ -3,7 +3,7 @@ r"""spelling.py - one spelling for everything an answer can say, before anything
     clean(text)        ASCII, no wrappers, no spacing commands; words that stood in \text{...} are marked «so»
     Tokens(cleaned)    numbers, \\commands, «words», runs of letters, single characters, one after the other
     squash(cleaned)    the string that harmless respellings of one answer share
-    spellings(cleaned) the texts to parse, each without its unit: "864 «inches»^2" -> ("864", ("inch^2",))
+    spellings(cleaned) the texts to parse, each without its unit: "864 «inches»^2" -> ("864", (("inch", 2),))
 
 Rewriting only: nothing here knows numbers or equality, and what no rule knows is left alone for grammar.py to refuse.
 """
@@ -12,89 +12,77 @@ import re
 import unicodedata
 from fractions import Fraction
 
+from minidrpo.grader import tables
+
+
 # ---------------------------------------------------------------------------------------------------------- characters
-GREEK = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega"
-).split()
-_SCRIPTS = {
-    **{c: f"^{{{a}}}" for c, a in zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ", "0123456789+-ni", strict=True)},
-    **{c: f"_{{{a}}}" for c, a in zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True)},
-}
-_SYMBOLS = str.maketrans({
-    "π": r"\pi ", "∞": r"\infty ", "√": " sqrt ", "×": "*", "·": "*", "⋅": "*", "∙": "*", "÷": "/", "⁄": "/", "∕": "/",
-    "−": "-", "–": "-", "—": "-", "±": r"\pm ", "∓": r"\mp ", "≤": "<=", "⩽": "<=", "≥": ">=", "⩾": ">=", "≠": r"\ne ",
-    "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "′": "'", "″": "''", "’": "'",
-    "“": "", "”": "", "⟨": r"\langle ", "⟩": r"\rangle ", "∑": r"\sum ", "∫": r"\int ", "€": r"\euro ",
-    "£": r"\pounds ", "«": " ", "»": " ", "¶": " ", "∠": r"\angle ", "º": "°",
-    "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ",
-    "⌉": r"\rceil ",
-    **{unicodedata.lookup(f"GREEK {case} LETTER {name.upper().replace('LAMBDA', 'LAMDA')}"): f"\\{spelt} "
-       for name in GREEK for case, spelt in (("SMALL", name), ("CAPITAL", name.capitalize()))},
-})  # fmt: skip
-
-
 def to_ascii(text):
     """Fullwidth and foreign digits, fractions such as ½, super- and subscripts, signs; invisible characters go."""
-    out = []
+    out, before = [], None
     for char in text:
         category, plain = unicodedata.category(char), unicodedata.normalize("NFKC", char)
-        if char in _SCRIPTS:
-            out.append(_SCRIPTS[char])
+        script = tables.SCRIPTS.get(unicodedata.decomposition(char).partition(" ")[0]) if char != "º" else None
+        if script:  # a run of them is one script: x¹² is x^{12}, x₁² is x_{1}^{2}
+            out[-1:] = [out[-1][:-1]] if script == before else [*out[-1:], script + "{"]
+            out.append(plain.translate(tables.SYMBOLS) + "}")
         elif category == "Nd":
             out.append(str(unicodedata.digit(char)))
         elif category == "No" and "⁄" in plain:
             out.append(r"\frac{{{}}}{{{}}}".format(*plain.split("⁄")))
+        elif char.translate(tables.SYMBOLS) != char:
+            out.append(char.translate(tables.SYMBOLS))
         elif category != "Cf":
-            out.append(char.translate(_SYMBOLS) if char.translate(_SYMBOLS) != char else plain.translate(_SYMBOLS))
-    return "".join(out).replace("}^{", "").replace("}_{", "")  # x^{1}^{2} was x¹²
+            out.append(plain.translate(tables.SYMBOLS))
+        before = script
+    return "".join(out)
 
 
 # --------------------------------------------------------------------------------------------------------------- units
-SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-UNITS = {alias: line.split()[0] for line in """
-cm centimeter centimeters centimetre centimetres | mm millimeter millimeters millimetres | nm | ms | AU | pc | arcsec
-km kilometer kilometers kilometre kilometres | m meter meters metre metres | inch inches in | ft foot feet | arcmin
-mile miles mi | yard yards yd | kg kilogram kilograms | g gram grams | mg milligrams | lb lbs pound pounds | kJ
-ounce ounces oz | ton tons | L liter liters litres l | mL ml milliliters | gallon gallons | cup cups | acre acres
-s sec second seconds | minute minutes min mins | hour hours hr hrs h | day days | week weeks | month months | Pa pascals
-year years yr yrs | dollar dollars USD usd bucks | cent cents | euro euros | degree degrees deg ° | radian radians rad
-unit units | Hz hertz | kHz | MHz | N newton newtons | J joule joules | W watt watts | kW | V volt volts | K kelvin
-C celsius Celsius | F fahrenheit Fahrenheit | mol moles | M | eV | kcal | cal calories | erg ergs | A amps | mph | rpm
-ways | people | students | points point | square sq | cubic | percent
-""".replace("\n", "|").split("|") for alias in line.split()}  # fmt: skip
 # Outside \text{...} one letter is a variable (2s, 5m), and so are a few longer names.
-_BARE_UNITS = {unit for unit in UNITS if len(unit) > 1 and unit not in ("min", "ms", "pc", "sq", "in")}
-_UNIT_AT_END = re.compile(r"(?:/|\*|\\cdot|(?<=[\s»])per(?![a-z])|«per»)? ?"
-                          r"(?:«(?P<word>[^«»]*)»|(?P<bare>° ?[CF](?![A-Za-z])|°|(?<![A-Za-z\\_{])[A-Za-z]{2,})) ?"
-                          r"(?:\^ ?\{? ?(?P<power>-?\d) ?\}?)?$")  # fmt: skip
-_TRIGONOMETRY = re.compile(r"sin|cos|tan|cot|sec|csc")
+_BARE_UNITS = {unit for unit in tables.UNITS if len(unit) > 1 and unit not in ("min", "ms", "pc", "sq", "in")}
+_MONEY = re.compile(r"«(dollar|textdollar|euro|pounds|yen|cent)»")  # these signs stand before a number or behind it
+_UNIT_AT_END = re.compile(
+    r"(?:(?P<per>/|(?<=[\s»])per(?![a-z])|«per»)|\*|\\cdot)? ?"
+    r"(?:«(?P<word>[^«»]*)»|(?P<bare>° ?[CF](?![A-Za-z])|°|(?<![A-Za-z\\_{])[A-Za-z]{2,})) ?"
+    r"(?:\^ ?\{? ?(?P<power>-?\d) ?\}?)?$"
+)
+RADIANS = re.compile(r"pi|arc|sin|cos|tan|cot|sec|csc")
 
 
 def split_unit(text, trusted=False):
-    """(text without its unit, unit). Words not in the table are only taken off a trusted text: a gold answer."""
-    rest, unit = text, []
+    """(text without its unit, unit), a unit being sorted pairs of name and power. Words that are not in the table are
+    only taken off a trusted text: a truth."""
+    money = {tables.UNITS[sign] for sign in _MONEY.findall(text)} if "«" in text else ()
+    rest, unit = (_MONEY.sub(" ", text).strip(), [(*money, 1)]) if len(money) == 1 else (text, [])
     while len(unit) < 5 and (match := _UNIT_AT_END.search(rest, max(0, len(rest) - 40))):
         word, bare, power = match["word"], match["bare"], match["power"]
-        known = word in UNITS or trusted if word else bare[0] == "°" or bare in _BARE_UNITS
-        if not known or word in ("percent", *SCALES) or bare in ("percent", *SCALES):
-            break
-        if bare == "°" and _TRIGONOMETRY.search(rest):  # \sin 20° is another number than \sin 20
+        known = (
+            word in tables.UNITS or trusted and word.lower() not in tables.WORDS
+            if word
+            else bare[0] == "°" or bare in _BARE_UNITS
+        )
+        if not known or word in tables.SCALES or bare in tables.SCALES:
             break
         name = word or bare.replace(" ", "").lstrip("°") or "°"
-        unit.append(UNITS.get(name, name) + (f"^{power}" if power else ""))
+        name, power = tables.UNITS.get(name, name), int(power or 1) * (-1 if match["per"] else 1)
+        if name == "degree" and RADIANS.search(rest):  # \sin 20° is another number than \sin 20
+            break
+        if name in ("square", "cubic") and unit:  # square inches = inches^2
+            name, power = unit[-1][0], unit.pop()[1] * power * (2 if name == "square" else 3)
+        if (name, power) not in unit or name not in money:  # \$5 dollars
+            unit.append((name, power))
         rest = rest[: match.start()].rstrip()
     if not unit or not re.search(r"[\d)}\]A-Za-z%»]$", rest):
         return text, ()
-    for word, power in (("square", "^2"), ("cubic", "^3")):
-        if word in unit:  # square inches = inches^2
-            unit = [name + power for name in unit if name != word]
     return rest, tuple(sorted(unit))
 
 
 # ------------------------------------------------------------------------------------------------------------ cleaning
-_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|normal|sf|tt|sc|up)?|math(?:rm|bf|it|sf|tt)|[mh]box|bf|rm|bold|boldsymbol"
-                   r"|operatorname\*?|emph|ensuremath) ?\{([^{}]*)\}")  # fmt: skip
-_WORD = re.compile(r"([A-Za-z][A-Za-z'-]*[A-Za-z])\.?")
+_TEXT = re.compile(
+    r"\\(?:text(?:bf|it|rm|normal|sf|tt|sc|up)?|math(?:rm|bf|it|sf|tt)|[mh]box|bf|rm|bold|boldsymbol"
+    r"|operatorname\*?|emph|ensuremath) ?\{([^{}]*)\}"
+)
+_WORD = re.compile(r"(?<![\\A-Za-z])([A-Za-z][A-Za-z'-]*[A-Za-z])\.?")
 _SPACES = re.compile(r"(?<!\d) +| +(?!\d)")
 _LONE_LETTER = re.compile(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])")
 
@@ -104,47 +92,52 @@ def _words(match):
     One letter after a number (5\text{ m}) is a unit, elsewhere (\text{E}, \mathrm{i}) the letter itself."""
     inside, before = match[1], match.string[: match.start()].rstrip(" \\,;!~")
     if before and before[-1] in "0123456789})°/":
-        inside = _LONE_LETTER.sub(lambda m: f"«{m[0]}»" if m[0] in UNITS else m[0], inside)
+        inside = _LONE_LETTER.sub(lambda m: f"«{m[0]}»" if m[0] in tables.UNITS else m[0], inside)
     return " " + _WORD.sub(lambda m: f"«{m[1]}»", inside) + " "
 
 
 _REWRITES = [(re.compile(pattern), new) for pattern, new in [
     (r"\\(?:left|right) ?\.", ""),
     (r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|mathop|strut)(?![A-Za-z])", " "),
-    (r"(?<=\d)(?:,\\!|\{,\}|\\,|,\\,) ?(?=\d{3}(?!\d))", ""),  # 10,\!080   10{,}080   10\,080
-    (r"\\phantom ?(?:\{[^{}]*\}|[-+\w])|\\hspace\*?\{[^{}]*\}|\\(?:label|tag)\{[^{}]*\}", " "),
+    (r"(?<![\d.])[1-9]\d{0,2}(?:(?:,\\!|\{,\}|\\,) ?\d{3})+(?!\d)", lambda m: re.sub(r"\D", "", m[0])),  # 10{,}080
+    (r"\\phantom ?(?:\{[^{}]*\}|[-+\w])|\\hspace\*?\{[^{}]*\}|\\label\{[^{}]*\}|\\tag\{[\d.]*\}", " "),
+    (r"(?:«mod»|\\(?:mod|pod|pmod)(?![A-Za-z])|(?<![A-Za-z\\])mod(?![A-Za-z]))", r"\\pmod "),
+    (r"\( ?\\pmod ([^()]*)\)", r"\\pmod {\1}"),
+    (r"(?<=[\w})]) ?\\q?quad ?(?!\\pmod)(?=[\w({\\-])", ", "),  # two answers, not a product
     (r"\\!|\\boxed(?= ?\{)", ""),
     (r"\\[,;:> ]|\\(?:quad|qquad|space|thinspace|enspace)(?![A-Za-z])", " "),
-    (r"\\[()\[\]]|\\?\$|\\(?:euro|pounds|textdollar)(?![A-Za-z])", " "),
+    (r"\\\$", " «dollar» "), (r"^(-?) ?\$(?=[^$]*$)", r"\1 «dollar» "), (r"\$|\\[()\[\]]", " "),
+    (r"\\(euro|pounds|yen|cent|textdollar)(?![A-Za-z])", r" «\1» "),
     (r"\^ ?(?:\\circ|\{ ?\\circ ?\})|\\degree(?![A-Za-z])", "°"),
     (r"\^ ?(?:\{ ?)?((?:\\prime ?)+)\}?", lambda m: "'" * m[1].count("prime")),
     (r"(?<=\d) ?''", " «arcsec» "), (r"(?<=\d) ?'", " «arcmin» "),
-    (r"«(?:and|or)»|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\(?:lor|land|vee|wedge)(?![A-Za-z])", ","),
-    (r",(?: *,)+", ","),
+    (r"(?:, ?)?(?:«and»|(?<![A-Za-z\\])and(?![A-Za-z])|\\(?:land|wedge)(?![A-Za-z]))(?: ?,)?", "∧"),
+    (r"(?:, ?)?(?:«or»|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![A-Za-z]))(?: ?,)?", "∨"),
     (r"\*\*", "^"), (r"<=|\\(?:leq?|leqslant)(?![A-Za-z])", "≤"), (r">=|\\(?:geq?|geqslant)(?![A-Za-z])", "≥"),
     (r"!=|\\(?:neq?|not ?=)(?![A-Za-z])", "≠"), (r"\\lt(?![A-Za-z])", "<"), (r"\\gt(?![A-Za-z])", ">"),
     (r"(?<=[)\]]) ?[uU] ?(?=[(\[])", r"\\cup "), (r"\\%", "%"),
     (r"\\mathbb ?\{?R\}?|\\R(?![A-Za-z])", r"(-\\infty,\\infty)"),
 ]]  # fmt: skip
-
-
-_SIMPLE = re.compile(r"(?:[0-9+\-/=(){}. ^]|(?<![A-Za-z])[A-TV-Za-tv-z](?![A-Za-z])"
-                     r"|\\(?:frac|sqrt|pi|cdot)(?![A-Za-z]))*")  # fmt: skip
+_PLAIN_REWRITES = [rule for rule in _REWRITES if not rule[0].pattern.startswith(r"\\")]  # for texts without commands
+_SIMPLE = re.compile(
+    r"(?:[0-9+\-/=(){}. ^]|,(?!\})|(?<![A-Za-z])[A-TV-Za-tv-z](?![A-Za-z])|\\(?:frac|sqrt|pi|cdot)(?![A-Za-z]))*"
+)
 
 
 def clean(text):
     """One spelling for each thing; the rules above, in their order, after the characters and the text wrappers."""
     if _SIMPLE.fullmatch(text):  # most answers: no rule applies
-        return text.strip() if text.endswith("..") else text.strip(" ").rstrip(" .")
+        return text.strip() if text.endswith("..") else text.strip(" ").rstrip(" .,")
     if not text.isascii():
         text = to_ascii(text)
+    if "~" in text:  # ~42 is about 42; elsewhere it is a space of TeX
+        text = re.sub(r"(?<![\w})\].,])~+(?=\s?[-+]?[.\d])", r"\\sim ", text)
     text = re.sub(r"[\s~]+", " ", re.sub(r"[\x00-\x08\x0e-\x1f\x7f]", "", text)).strip()
-    for _ in range(3):  # \textbf{\text{...}}
-        text, wrappers = _TEXT.subn(_words, text)
-        if not wrappers:
-            break
+    wrappers = 3  # \textbf{\text{...}}
+    while wrappers and _TEXT.search(text):
+        text, wrappers = _TEXT.sub(_words, text), wrappers - 1
     text = text.replace(r"\\", "¶")  # the end of a matrix row, so that no rule mistakes its second half for a command
-    for pattern, new in _REWRITES:
+    for pattern, new in _REWRITES if "\\" in text else _PLAIN_REWRITES:
         text = pattern.sub(new, text)
     text = re.sub(" +", " ", text).strip()
     return text if text.endswith("..") else text.rstrip(" .,;:")
@@ -156,14 +149,14 @@ def squash(cleaned):
     return _SPACES.sub("", text) if " " in text else text
 
 
-_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])|(?<![\d.,])\d{1,3}(?: \d{3})+(?! ?\d)")
+_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])|(?<![\d.,])[1-9]\d{0,2}(?: \d{3})+(?! ?\d)")
 
 
 def spellings(text, trusted):
     """(text, unit) pairs to read: without the unit; 10,080 as a number and, unless a group starts with 0, as a list."""
     found = [split_unit(text), split_unit(text.removeprefix(r"\approx"), True)] if trusted else [split_unit(text)]
     if trusted and text.endswith("%"):
-        found.append((text[:-1], ()))
+        found.append((text[:-1], (("percent", 1),)))
     for spelling, unit in dict.fromkeys(found):
         merged = spelling
         if not re.search(r"[(\[]|\\\{", spelling):
@@ -205,9 +198,10 @@ class Tokens:
 
     def __init__(self, text):
         self.tokens, self.at = [match["t"] for match in _TOKEN.finditer(text) if match["t"]], 0
+        self.tokens += [None] * 3  # as far as anybody looks ahead, or back from the first token
 
     def peek(self, ahead=0):
-        return self.tokens[self.at + ahead] if 0 <= self.at + ahead < len(self.tokens) else None
+        return self.tokens[self.at + ahead]
 
     def take(self, *wanted):
         token = self.peek()
@@ -226,11 +220,13 @@ class Tokens:
             token = self.take()
             level += (token == "{") - (token == "}")
             if level <= 0:
-                return "".join(self.tokens[start : self.at]).strip("{}").replace("«", "").replace("»", "")
+                parts = (f" {part}" if is_number(part) else part.strip("«»") for part in self.tokens[start : self.at])
+                return "".join(parts).strip("{} ")  # x_{1 2} is not x_{12}
 
     def chain(self, kind, separators, below):
         """below separator below ...: one tree of that kind, or the only one."""
         parts = [below()]
-        while self.accept(*separators):
+        while self.peek() in separators:
+            self.take()
             parts.append(below())
         return parts[0] if len(parts) == 1 else (kind, *parts)

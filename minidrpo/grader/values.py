@@ -1,8 +1,8 @@
-r"""values.py - what an answer tree (see grammar.py) is worth: an exact fraction, values at some points, a proof.
+r"""values.py - what an answer tree (see trees.py) is worth: an exact fraction, values at some points, a proof.
 
-    same_value(gold, pred, budget) -> bool         raises Undecided where a guard stopped it
+    same_value(truth, answer, budget) -> bool         raises Undecided where a guard stopped it
 
-Nothing here can explode: every power, factorial and function checks the size of its argument before it computes, the
+Everything is limited: every power, factorial and function checks the size of its argument before it computes, the
 working precision outgrows the magnitudes met (1 + 10^-200 is not 1), and every step is counted against a budget. Values
 decide everything but infinite sums and integrals: there they only say "perhaps", and sympy must prove it
 (`budget.prove`, a function of two trees; reward.py runs `prove` below in a process that can be killed).
@@ -16,10 +16,9 @@ import zlib
 from fractions import Fraction
 from functools import lru_cache
 
-from minidrpo.grader.grammar import MINUS_ONE
+from minidrpo.grader.trees import MINUS_OO, OO, nodes
 
 MAX_BITS = 6000  # magnitudes beyond 2^6000 are not computed with
-MINUS_OO, OO = ("mul", MINUS_ONE, ("const", "oo")), ("const", "oo")
 ATOMIC = {"num", "sym", "const", "add", "mul", "div", "pow", "call", "big"}  # trees that have a value
 
 
@@ -43,13 +42,6 @@ class Budget:
             self.start, self.look_at = self.start or time.thread_time(), time.monotonic() + 0.1
             if time.thread_time() - self.start > self.seconds:
                 raise Undecided("undecided")
-
-
-def nodes(tree):
-    yield tree
-    for child in tree[1:]:
-        if isinstance(child, tuple):
-            yield from nodes(child)
 
 
 # ------------------------------------------------------------------------------------------------------ exact numbers
@@ -92,31 +84,29 @@ def exact_power(base, exponent):
 
 def exact_call(name, *values):
     """Of small whole numbers only."""
-    if any(value.denominator != 1 or abs(value) > 1000 for value in values):
+    if name not in EXACT or any(value.denominator != 1 or abs(value) > 1000 for value in values):
         return None
-    whole = [int(value) for value in values]
-    if name == "binom" and len(whole) == 2 and min(whole) >= 0:
-        return Fraction(math.comb(*whole))
-    if name in ("gcd", "lcm", "max", "min"):
-        return Fraction({"gcd": math.gcd, "lcm": math.lcm, "max": max, "min": min}[name](*whole, *whole))
-    if len(whole) != 1:
+    try:
+        return Fraction(EXACT[name](*map(int, values)))
+    except (TypeError, ValueError):  # negative, or not as many as the function takes
         return None
-    if name == "factorial" and whole[0] >= 0:
-        return Fraction(math.factorial(whole[0]))
-    return {"abs": abs(values[0]), "floor": values[0], "ceil": values[0]}.get(name)
+
+
+EXACT = {"binom": math.comb, "gcd": math.gcd, "lcm": math.lcm, "max": max, "min": min, "factorial": math.factorial}
+EXACT |= {"abs": abs, "floor": int, "ceil": int}
 
 
 # ------------------------------------------------------------------------------------------------------------- values
-def same_value(gold, pred, budget):
+def same_value(truth, answer, budget):
     """Are two expressions equal? Exactly if both are rational, else by value at several points."""
-    left, right = exact(gold), exact(pred)
+    left, right = exact(truth), exact(answer)
     if left is not None and right is not None:
         return left == right
-    if not all(node[0] in ATOMIC for tree in (gold, pred) for node in nodes(tree)):
+    if not all(node[0] in ATOMIC for tree in (truth, answer) for node in nodes(tree)):
         return False  # words, tuples inside sums and the like have no value
-    if not all(abs(a - b) <= tolerance for a, b, tolerance in value_pairs(gold, pred, budget, enough=differ)):
+    if not all(abs(a - b) <= tolerance for a, b, tolerance in value_pairs(truth, answer, budget, enough=differ)):
         return False
-    return budget.prove(gold, pred) if approximate(gold, pred) else True
+    return budget.prove(truth, answer) if approximate(truth, answer) else True
 
 
 def approximate(*trees):
@@ -124,17 +114,17 @@ def approximate(*trees):
     return any(node[0] == "big" and (node[1] == "int" or OO in node[3:5]) for tree in trees for node in nodes(tree))
 
 
-def differ(gold_value, pred_value, tolerance):
-    return not abs(gold_value - pred_value) <= tolerance
+def differ(truth_value, answer_value, tolerance):
+    return not abs(truth_value - answer_value) <= tolerance
 
 
-def value_pairs(gold, pred, budget, enough=lambda *pair: False):
-    """[(gold value, pred value, tolerance)] where both can be computed; only real values if there are two of them, and
-    only one pair if it is `enough` to decide."""
-    found, candidates = [], points(gold, pred)[: 2 if approximate(gold, pred) else None]
+def value_pairs(truth, answer, budget, enough=lambda *pair: False):
+    """[(truth's value, answer's value, tolerance)] where both can be computed; only real values if there are two of
+    them, and only one pair if it is `enough` to decide."""
+    found, candidates = [], points(truth, answer)[: 2 if approximate(truth, answer) else None]
     for point in candidates:
         try:
-            found.append(values_at(gold, pred, point, budget))
+            found.append(values_at(truth, answer, point, budget))
             if context().im(found[-1][0]) == 0 and enough(*found[-1]):
                 return found[-1:]
         except Undecided:
@@ -147,14 +137,14 @@ def value_pairs(gold, pred, budget, enough=lambda *pair: False):
     return real if len(real) > 1 else found
 
 
-def values_at(gold, pred, point, budget):
+def values_at(truth, answer, point, budget):
     """Both values in a precision that covers every magnitude met on the way, and what rounding may have changed."""
-    mp, precision = context(), 70 if approximate(gold, pred) else 200
+    mp, precision = context(), 70 if approximate(truth, answer) else 200
     while True:
         mp.prec = precision
         at = {name: mp.mpf(value) for name, value in point.items()}
         left, right = Evaluator(at, budget), Evaluator(at, budget)
-        a, b, span = left(gold), right(pred), left.span + right.span
+        a, b, span = left(truth), right(answer), left.span + right.span
         if not (mp.isfinite(a) and mp.isfinite(b)):
             raise Undecided("undecided")
         if precision == 70:
@@ -216,7 +206,7 @@ _local = threading.local()
 
 
 def context():
-    """mpmath keeps its precision in its context: one context a thread."""
+    """mpmath keeps its precision in its context: one context per thread."""
     if not hasattr(_local, "mp"):
         import mpmath  # 0.1 s that whole-number answers never need
 
@@ -334,11 +324,11 @@ CALLS = {
 
 
 # ------------------------------------------------------------------------------------------------------------ algebra
-def prove(gold, pred):
+def prove(truth, answer):
     """Is the difference identically zero, says sympy. May take any time and memory: only for processes one can kill."""
     import sympy
 
-    return sympy.simplify(to_sympy(gold, sympy) - to_sympy(pred, sympy)) == 0
+    return sympy.simplify(to_sympy(truth, sympy) - to_sympy(answer, sympy)) == 0
 
 
 def to_sympy(tree, sympy):
@@ -356,14 +346,6 @@ def to_sympy(tree, sympy):
         operator = {"int": sympy.integrate, "sum": sympy.summation, "prod": sympy.product}[how]
         return operator(body, (sympy.Symbol(name, positive=True), low, high))
     if kind == "call":
-        renamed = {
-            "ln": "log",
-            "ceil": "ceiling",
-            "abs": "Abs",
-            "arcsin": "asin",
-            "arccos": "acos",
-            "arctan": "atan",
-            "binom": "binomial",
-        }
-        return getattr(sympy, renamed.get(parts[0], parts[0]))(*parts[1:])
+        renamed = {"ln": "log", "ceil": "ceiling", "abs": "Abs", "binom": "binomial"}
+        return getattr(sympy, renamed.get(parts[0], parts[0].replace("arc", "a")))(*parts[1:])
     return {"add": sympy.Add, "mul": sympy.Mul, "div": lambda a, b: a / b, "pow": sympy.Pow}[kind](*parts)

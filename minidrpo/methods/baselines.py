@@ -4,13 +4,13 @@ r"""baselines.py - every other method of the papers as three pure functions: a r
 
 GRPO (arXiv 2402.03300, DeepSeekMath) with or without a length penalty, Dr. GRPO (2503.20783), RLOO-LP (2502.04463),
 ALP (2506.05256), HAPO (2505.11225), L1-Max (2503.04697), ShorterBetter (2504.21370), LASER-D (2505.15612) and GDPO
-(2601.05242). What they share, and DRPO (drpo.py) does not: an answer is compared with *all* answers of its prompt, so
-a correct but long one can fall below the mean and be unlearned. HAPO's history and LASER-D's targets are states: they
-go in as tensors and come out as new tensors; whoever trains keeps them.
+(2601.05242). What they share, and DRPO (drpo.py) does not: a response is compared with *all* responses to its prompt,
+so a correct but long one can fall below the mean and be pushed down. HAPO's history and LASER-D's targets are states:
+they go in as tensors and come out as new tensors, which the trainer keeps.
 
-P prompts | G answers a prompt | K rewards | N = P*G answers in prompt order | T response tokens | D problems of the
-data set. Lengths are in tokens, end token included (the authors of RLOO-LP and HAPO leave it out: one token less). An
-answer cut off at the limit is a wrong one. Integer lengths give float32 rewards; float lengths keep their type.
+P prompts | G responses per prompt | K rewards | N = P*G responses in prompt order | T response tokens
+D problems of the data set. Lengths are in tokens, end token included (the authors of RLOO-LP and HAPO leave it out: one
+token less). A truncated response is a wrong one. Integer lengths give float32 rewards; float lengths keep their type.
 """
 
 import math
@@ -23,7 +23,7 @@ import torch
 def length_penalty_reward(correct_PG, length_PG, max_length, alpha=1.0):
     r"""GRPO with a length penalty, as in Figure 1 of DRPO (arXiv 2510.04474): 1[correct] (1 - alpha |o|/C).
 
-    alpha = 0 is plain GRPO's 0/1 reward; alpha = 1 gives the figure's .73, .6, .2 for answers of .27 C, .4 C, .8 C.
+    alpha = 0 is plain GRPO's 0/1 reward; alpha = 1 gives the figure's .73, .6, .2 for responses of .27 C, .4 C, .8 C.
     The figure's advantages mix two conventions: 1 is from the population std, -0.17 from the sample std.
     """
     if max_length <= 0:
@@ -35,8 +35,8 @@ def length_penalty_reward(correct_PG, length_PG, max_length, alpha=1.0):
 def rloo_lp_reward(correct_PG, length_PG, alpha=0.2):
     r"""RLOO-LP (Arora and Zanette, arXiv 2502.04463): 1[correct] (1 - alpha sigmoid((|o| - mean)/(std + 1e-7))).
 
-    Mean and *population* std are over the prompt's correct answers, as in the authors' code; a lone correct answer
-    earns 1 - alpha/2. LASER's port takes the sample std, and for a lone answer mean 0 and std 1: its sigmoid is then 1.
+    Mean and *population* std are over the prompt's correct responses, as in the authors' code; a lone correct response
+    earns 1 - alpha/2. LASER's port takes the sample std, and for a lone response mean 0, std 1: its sigmoid is then 1.
     Goes with `rloo_advantage`. The authors sweep alpha in .05, .1, .2, .4.
     """
     correct_PG, length_PG = _inputs(correct_PG, length_PG)
@@ -48,11 +48,11 @@ def rloo_lp_reward(correct_PG, length_PG, alpha=0.2):
 
 
 def alp_reward(correct_PG, length_PG, beta=1e-7):
-    r"""ALP (Xiang et al., arXiv 2506.05256): 1[correct] - beta |o| max(share of correct answers, 1/G).
+    r"""ALP (Xiang et al., arXiv 2506.05256): 1[correct] - beta |o| max(share of correct responses, 1/G).
 
-    Charged to correct and wrong answers alike; easy prompts pay most, unsolved ones the floor 1/G. No official code is
-    known. At the paper's beta the term is invisible in mixed groups; where all answers are right (or all wrong) it is
-    the whole spread, and GRPO's std blows it up to full size: there beta acts only through the eps beside that std
+    Charged to correct and wrong responses alike; easy prompts pay most, unsolved ones the floor 1/G. No official code
+    is known. At the paper's beta the term is invisible in mixed groups; where all responses are right (or all wrong) it
+    is the whole spread, and GRPO's std blows it up to full size: there beta acts only through the eps beside that std
     (1e-6 in verl, 1e-4 in TRL). Hand it float64 lengths for beta < 1e-8: float32's steps near 1 are 6e-8.
     """
     correct_PG, length_PG = _inputs(correct_PG, length_PG)
@@ -63,9 +63,9 @@ def alp_reward(correct_PG, length_PG, beta=1e-7):
 def hapo_reward(correct_PG, length_PG, shortest_P, w=1.0):
     r"""HAPO (Huang et al., arXiv 2505.11225): 1[correct] + w * length reward, against the prompt's own record h.
 
-    With f = cos(min(pi/2 |o|/h, pi)): a correct answer's length reward is max(f, -0.7), a wrong one's min(f, 0), and 0
-    for all where `shortest_P`, the shortest correct answer of *earlier* steps, is inf (none yet; the authors' code
-    marks that by 100000). So w <= 1 keeps every correct answer above every wrong one. Their mean-of-history mode,
+    With f = cos(min(pi/2 |o|/h, pi)): a correct response's length reward is max(f, -0.7), a wrong one's min(f, 0), and
+    0 for all where `shortest_P`, the shortest correct response of *earlier* steps, is inf (none yet; the authors' code
+    marks that by 100000). So w <= 1 keeps every correct response above every wrong one. Their mean-of-history mode,
     linear shape and repetition penalty, all off by default, are left out.
     """
     correct_PG, length_PG = _inputs(correct_PG, length_PG)
@@ -78,7 +78,7 @@ def hapo_reward(correct_PG, length_PG, shortest_P, w=1.0):
 
 
 def hapo_update_history(history_D, index_P, correct_PG, length_PG):
-    """HAPO's history after a batch: each problem's shortest correct answer so far (inf: none). A new (D,) tensor.
+    """HAPO's history after a batch: each problem's shortest correct response so far (inf: none). A new (D,) tensor.
 
     `index_P` says which problem a row is; one problem may fill several rows. Weigh first, with the old history, then
     update: the order of the authors' code. That code merges the histories of its ranks by minimum afterwards; here a
@@ -107,9 +107,9 @@ def l1_max_reward(correct_PG, length_PG, target_length, slope="paper", alpha=3e-
 
 
 def shorter_better_reward(correct_PG, length_PG, a=2.0, b=1e-3):
-    r"""ShorterBetter (Yi et al., arXiv 2504.21370): a 1[correct] - b | |o| - L |, for correct and wrong answers alike.
+    r"""ShorterBetter (Yi et al., arXiv 2504.21370): a 1[correct] - b | |o| - L |, for correct and wrong alike.
 
-    L, the sample optimal length, is the shortest correct answer of the group, or the mean length if none is correct.
+    L, the sample optimal length, is the shortest correct response of the group, or the mean length if none is correct.
     The paper's experiments use b = 0.001, and a = 2 or 1.
     """
     correct_PG, length_PG = _inputs(correct_PG, length_PG)
@@ -126,10 +126,10 @@ def difficulty_class(correct_PG):
 
 
 def laser_d_reward(correct_PG, length_PG, target_3, bonus=0.5, wrong=-0.5):
-    r"""LASER-D (Liu et al., arXiv 2505.15612): a correct answer earns 1, and `bonus` more if it is no longer than the
+    r"""LASER-D (Liu et al., arXiv 2505.15612): a correct response earns 1, and `bonus` more if it is no longer than the
     target of its prompt's difficulty class (easy, medium, hard; the class from this very group); a wrong one -1/2.
 
-    The authors' code has a third score for answers cut off at the limit; here they are wrong ones.
+    The authors' code has a third score for responses cut off at the limit; here they are wrong ones.
     """
     correct_PG, length_PG = _inputs(correct_PG, length_PG)
     target_3 = torch.as_tensor(target_3).to(length_PG)
@@ -140,10 +140,10 @@ def laser_d_reward(correct_PG, length_PG, target_3, bonus=0.5, wrong=-0.5):
 
 
 def laser_d_targets(correct_PG, length_PG, candidates, max_length, expected=1):
-    r"""LASER-D's adaptive targets from answers to a monitor set (theirs: 500 problems, every 20 steps). (3,) floats.
+    r"""LASER-D's adaptive targets from responses to a monitor set (theirs: 500 problems, every 20 steps). (3,) floats.
 
     A class's target is the smallest candidate length l with coverage(l) * n >= `expected`: coverage is the share of
-    the class's answers, right or wrong, within l; n is how many of G a prompt of the class gets right at least (2G/3,
+    the class's responses, right or wrong, within l; n is how many of G a prompt of the class gets right at least (2G/3,
     G/3, 1, rounded down). `max_length` where no candidate will do; the authors' code has the batch's longest there.
     """
     class_P, length_PG = difficulty_class(correct_PG), torch.as_tensor(length_PG)
@@ -209,7 +209,7 @@ def grpo_advantage(reward_PG, std="sample", eps=1e-6):
     r"""A = (r - mean)/(std + eps) over the group (GRPO, arXiv 2402.03300); std=None: r - mean (Dr. GRPO, 2503.20783).
 
     "sample" divides by G - 1 under the root, as verl (eps 1e-6) and TRL (eps 1e-4) do; "population" by G. Equal rewards
-    and G = 1 give exactly 0; verl's code gives a lone answer its reward as advantage, TRL's gives NaN.
+    and G = 1 give exactly 0; verl's code gives a lone response its reward as advantage, TRL's gives NaN.
     """
     return _standardised(_checked(reward_PG), std, eps)
 
@@ -217,7 +217,7 @@ def grpo_advantage(reward_PG, std="sample", eps=1e-6):
 def rloo_advantage(reward_PG):
     r"""Leave one out (Ahmadian et al., arXiv 2402.14740): A_i = r_i - mean of the others = G/(G - 1) (r_i - mean).
 
-    No std, as in RLOO-LP's code. G = 1 gives 0: a lone answer has nothing to be compared with.
+    No std, as in RLOO-LP's code. G = 1 gives 0: a lone response has nothing to be compared with.
     """
     G = reward_PG.shape[-1]
     return _centred(_checked(reward_PG)) * (G / max(G - 1, 1))
@@ -232,9 +232,9 @@ def gdpo_advantage(reward_PGK, weight_K=None, batch_norm=True, eps=1e-4, over="s
     batch: gather rewards from all ranks first. `batch_norm=False` is what the paper's toy figure shows.
 
     over="sequences" is the paper and its TRL code (sample std, eps 1e-4; that code turns NaN rewards into 0, here they
-    are refused, and falls back to GRPO for one reward). over="tokens" is its verl code: long answers weigh more (needs
-    `length_PG`), the batch step divides by sqrt(variance + 1e-8), and eps is 1e-6 there. By tokens the batch mean is
-    not 0, so that even a group of equal rewards gets an advantage, except where the whole batch is equal.
+    are refused, and falls back to GRPO for one reward). over="tokens" is its verl code: long responses weigh more
+    (needs `length_PG`), the batch step divides by sqrt(variance + 1e-8), and eps is 1e-6 there. By tokens the batch
+    mean is not 0: even a group of equal rewards gets an advantage, except where the whole batch is equal.
     """
     reward_PKG = _checked(reward_PGK).transpose(1, 2)
     K = reward_PKG.shape[1]
@@ -251,7 +251,7 @@ def gdpo_advantage(reward_PGK, weight_K=None, batch_norm=True, eps=1e-4, over="s
         return advantage_PG / (variance.sqrt() + eps)
     if over == "tokens":
         if length_PG is None:
-            raise ValueError("GDPO over tokens needs length_PG, the answers' lengths")
+            raise ValueError("GDPO over tokens needs length_PG, the responses' lengths")
         length_PG = torch.as_tensor(length_PG).to(advantage_PG)
         n_tokens = length_PG.sum()
         centred_PG = advantage_PG - (length_PG * advantage_PG).sum() / n_tokens
@@ -265,7 +265,7 @@ def _checked(reward):
     reward = reward if reward.is_floating_point() else reward.float()
     bad = (~reward.isfinite()).nonzero().tolist()
     if bad:
-        first = ", ".join(map(" ".join, zip(("prompt", "answer", "reward"), map(str, bad[0]), strict=False)))
+        first = ", ".join(map(" ".join, zip(("prompt", "response", "reward"), map(str, bad[0]), strict=False)))
         value = reward[tuple(bad[0])].item()
         raise ValueError(f"reward is {value} at {first} ({len(bad)} of {reward.numel()} are not finite numbers)")
     return reward
@@ -308,9 +308,9 @@ def clipped_surrogate(
     r"""PPO's clipped objective (arXiv 1707.06347), a scalar to *maximise*: with r = pi/pi_old at each token,
 
         min(r A, clip(r, 1 - clip_low, 1 + clip_high) A),  aggregated as
-        "sequence"  mean over an answer's tokens, then over answers            (GRPO)
-        "token"     mean over all tokens: a long answer weighs more            (DAPO, arXiv 2503.14476; GDPO: .2, .28)
-        "constant"  sum over tokens / max_tokens, then mean over answers       (Dr. GRPO: no length bias)
+        "sequence"  mean over a response's tokens, then over responses            (GRPO)
+        "token"     mean over all tokens: a long response weighs more            (DAPO, arXiv 2503.14476; GDPO: .2, .28)
+        "constant"  sum over tokens / max_tokens, then mean over responses       (Dr. GRPO: no length bias)
 
     For a part of a batch hand in the whole batch's `n_sequences`, `n_tokens` and `max_tokens` (the response limit): the
     parts then add up to the batch. By default they are this batch's own: N, its tokens, its padded width T. math.inf
@@ -320,7 +320,7 @@ def clipped_surrogate(
         f"{tuple(logp_NT.shape)} vs {tuple(old_logp_NT.shape)} vs {tuple(mask_NT.shape)}, {tuple(advantage_N.shape)}"
     )
     length_N = mask_NT.sum(-1)
-    assert (length_N > 0).all(), "an answer without tokens has no surrogate"
+    assert (length_N > 0).all(), "a response without tokens has no surrogate"
     n_sequences = len(logp_NT) if n_sequences is None else n_sequences
     ratio_NT = torch.exp((logp_NT - old_logp_NT).masked_fill(~mask_NT, 0.0))  # fill first: padding may hold -inf
     advantage_N1 = advantage_N.to(logp_NT)[:, None]

@@ -1,51 +1,30 @@
-"""metrics.py - numbers over graded answers: accuracy, length, pass@k, votes, AES, and a table of them. No models.
+"""metrics.py - numbers over graded responses: accuracy, length, pass@k, votes, AES; and where a run's time went.
 
-Accuracy is pass@1: the mean over all answers; its standard error treats a problem's answers as one cluster. A length
-counts generated tokens, the end token included (the official script leaves it out, so ours are one token longer). An
-answer cut off at the limit is wrong.
+Accuracy is pass@1: the mean over all responses; its standard error treats a problem's responses as one cluster. A
+length counts generated tokens, the end token included (the official script leaves it out: ours are one token longer).
 
-P problems | n answers a problem
+P problems | n responses per problem
 """
 
 import dataclasses
 import math
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
 
-REFLECTION = {  # what a model says when it goes back over its own work; read alike by Python and by the browser
-    "wait": "wait", "alternatively": "alternatively", "hmm": "hm+", "check": "(?:re)?check(?:s|ed|ing)?",
-    "verify": "verif(?:y|ies|ied|ying)", "actually": "actually", "hold on": "hold on", "reconsider": "reconsider",
-}  # fmt: skip
-PATTERN = re.compile(rf"\b(?:{'|'.join(f'({p})' for p in REFLECTION.values())})\b", re.IGNORECASE | re.ASCII)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One sampled answer and its grade. (source, index) is the problem's, `sample` counts its answers from 0."""
-
-    source: str
-    index: int
-    sample: int
-    correct: bool
-    reason: str
-    answer: str | None
-    length: int
-    finished: bool
-    text: str
+from minidrpo.records import GradedResponse
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Numbers over answers: rates in [0, 1], lengths in generated tokens; nan where there is nothing to average."""
+    """Numbers over responses: rates in [0, 1], lengths in generated tokens; nan where there is nothing to average."""
 
     accuracy: float
     accuracy_se: float
     """Standard error of the accuracy, clustered by problem; nan for one problem."""
     pass_at_k: dict
-    """k -> the chance that one of k answers is right, for k up to 16, powers of two above, and n."""
+    """k -> the chance that one of k responses is right, for k up to 16, powers of two above, and n."""
     majority: float
     """Share of problems whose most frequent answer is right."""
     mean_length: float
@@ -64,26 +43,30 @@ class EvalResult:
     by_source: dict = field(default_factory=dict)
     """source -> EvalResult, where the problems come from more than one."""
     seconds: float = math.nan
-    answers: list = field(default_factory=list, repr=False)
+    responses: list = field(default_factory=list, repr=False)
 
     def summary(self) -> dict:
-        """Everything but the single answers and the seconds, as JSON can hold it."""
+        """Everything but the single responses and the seconds, as JSON can hold it."""
         return as_json(self)
 
 
-def summarise(answers: list[Answer], *, seconds: float = math.nan, breakdown: bool = True) -> EvalResult:
-    """The numbers of a set of answers, the same count for every problem."""
-    assert answers, "nothing to summarise"
+def summarise(responses: list[GradedResponse], *, seconds: float = math.nan, breakdown: bool = True) -> EvalResult:
+    """The numbers of a set of responses, the same count for every problem. seconds: how long they took; breakdown:
+    also by source."""
+    assert responses, "nothing to summarise"
     problems = {}
-    for a in answers:
-        problems.setdefault((a.source, a.index), []).append(a)
-    n = len(answers) // len(problems)
+    for r in responses:
+        problems.setdefault((r.source, r.index), []).append(r)
+    n = len(responses) // len(problems)
     assert all(len(group) == n for group in problems.values()), sorted(Counter(map(len, problems.values())))
-    correct_Pn = np.array([[a.correct for a in group] for group in problems.values()], dtype=float)
-    length_Pn = np.array([[a.length for a in group] for group in problems.values()], dtype=float)
+    correct_Pn = np.array([[r.correct for r in group] for group in problems.values()], dtype=float)
+    length_Pn = np.array([[r.length for r in group] for group in problems.values()], dtype=float)
     right = correct_Pn > 0
     ks = sorted({*range(1, min(n, 16) + 1), *(2**i for i in range(n.bit_length())), n})
-    sources = list(dict.fromkeys(a.source for a in answers)) if breakdown else []
+    by_source = {r.source: [] for r in responses}
+    for r in responses:
+        by_source[r.source].append(r)
+    sources = sorted(by_source) if breakdown and len(by_source) > 1 else []
     return EvalResult(
         accuracy=correct_Pn.mean().item(),
         accuracy_se=clustered_se(correct_Pn),
@@ -96,46 +79,38 @@ def summarise(answers: list[Answer], *, seconds: float = math.nan, breakdown: bo
         mean_length_wrong=length_Pn[~right].mean().item() if not right.all() else math.nan,
         median_length_correct=float(np.median(length_Pn[right])) if right.any() else math.nan,
         median_length_wrong=float(np.median(length_Pn[~right])) if not right.all() else math.nan,
-        truncated=float(np.mean([not a.finished for a in answers])),
-        unanswered=float(np.mean([a.finished and a.answer is None for a in answers])),
+        truncated=float(np.mean([not r.finished for r in responses])),
+        unanswered=float(np.mean([r.finished and r.answer is None for r in responses])),
         n_problems=len(problems),
         n_samples=n,
-        reasons=Counter(a.reason for a in answers),
-        by_source=group_by(answers, lambda a: a.source) if len(sources) > 1 else {},
+        reasons=Counter(r.reason for r in responses),
+        by_source={source: summarise(by_source[source], breakdown=False) for source in sources},
         seconds=seconds,
-        answers=answers,
+        responses=responses,
     )
 
 
-def group_by(answers, key) -> dict:
-    """key(answer) -> EvalResult of the answers that share it, in sorted order."""
-    groups = {}
-    for a in answers:
-        groups.setdefault(key(a), []).append(a)
-    return {name: summarise(groups[name], breakdown=False) for name in sorted(groups)}
-
-
 def clustered_se(value_Pn) -> float:
-    r"""Standard error of the mean over all answers when a problem's n answers move together:
+    r"""Standard error of the mean over all responses when a problem's n responses move together:
     $\sqrt{\sum_p (\bar v_p - \bar v)^2 / (P (P - 1))}$, the spread of the problem means; nan for P = 1."""
     mean_P = value_Pn.mean(1)
     return float(mean_P.std(ddof=1) / math.sqrt(len(mean_P))) if len(mean_P) > 1 else math.nan
 
 
 def pass_at_k(n_correct_P, n: int, k: int) -> float:
-    r"""Mean over problems of $1 - \binom{n-c}{k} / \binom{n}{k}$: the chance that k of the n answers, drawn without
+    r"""Mean over problems of $1 - \binom{n-c}{k} / \binom{n}{k}$: the chance that k of the n responses, drawn without
     replacement, hold a right one (Chen et al. 2107.03374, Eq. 1)."""
     assert 1 <= k <= n, f"{k=} {n=}"
     return float(np.mean([1 - math.comb(n - c, k) / math.comb(n, k) for c in map(int, n_correct_P)]))
 
 
-def majority_is_right(group: list[Answer]) -> bool:
+def majority_is_right(group: list[GradedResponse]) -> bool:
     """Is the most frequent answer of one problem right? Among equally frequent ones the first sampled decides."""
-    votes = Counter(a.answer for a in group if a.answer is not None)
+    votes = Counter(r.answer for r in group if r.answer is not None)
     if not votes:
         return False
     winner = votes.most_common(1)[0][0]
-    return next(a.correct for a in group if a.answer == winner)
+    return next(r.correct for r in group if r.answer == winner)
 
 
 AES = {"a": 1.0, "b": 3.0, "c": 10.0}
@@ -149,9 +124,16 @@ def aes(accuracy, length, accuracy_ref, length_ref, *, a=AES["a"], b=AES["b"], c
     return a * shorter + (b if better >= 0 else c) * better
 
 
-def exceed(answers, limit: int) -> float:
-    """GDPO's Exceed: the share of answers longer than `limit` tokens."""
-    return float(np.mean([a.length > limit for a in answers]))
+def aes_of(new: dict, old: dict) -> float | None:
+    """AES of `new` against `old`, each with accuracy and mean_length; None where one of them is not known."""
+    keys = ("accuracy", "mean_length")
+    known = all(is_number(r.get(key)) for r in (new, old) for key in keys) and old["accuracy"] and old["mean_length"]
+    return aes(*(r[key] for r in (new, old) for key in keys)) if known else None
+
+
+def exceed(responses: list[GradedResponse], limit: int) -> float:
+    """GDPO's Exceed: the share of responses longer than `limit` tokens."""
+    return float(np.mean([r.length > limit for r in responses]))
 
 
 PAPER_SETS = (("gsm8k",), ("math",), ("olympiad_bench",), ("aime", "aime25"))
@@ -162,91 +144,16 @@ def paper_average(value_by_set: dict) -> float:
     return float(np.mean([np.mean([value_by_set.get(name, math.nan) for name in pool]) for pool in PAPER_SETS]))
 
 
-# ---------------------------------------------------------------------------------------------------- tables, files
-
-
-def result_table(results: dict, title: str = "", averages: dict | None = None, scores: dict | None = None):
-    """A rich table, a row for each name -> EvalResult; parts of a set come indented below it. averages: kind of average
-    -> its accuracy and mean_length over the sets. scores: results.compare's AES against a reference, by row."""
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    n = max(r.n_samples for r in results.values())
-    reasons = sum((r.reasons for r in results.values()), Counter())
-    shares = ", ".join(f"{name} {100 * count / reasons.total():.1f} %" for name, count in reasons.most_common())
-    caption = (
-        "tokens, right, wrong: mean length (median) of all, right and wrong answers, end token included\n"
-        f"none: ended by itself without giving an answer; reasons: {shares}"
-    )
-    if scores:
-        caption += "\nAES against {reference}: a = {a:g}, b = {b:g}, c = {c:g}".format(
-            reference=escape(str(scores["reference"])), **scores["constants"]
-        )
-    table = Table(
-        "data set",
-        "problems",
-        "pass@1 %",
-        f"pass@{n}",
-        "vote",
-        "tokens",
-        "right",
-        "wrong",
-        "cut %",
-        "none %",
-        *(["AES"] if scores else []),
-        title=escape(title) or None,
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        caption_justify="left",
-        caption=caption,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, r in results.items():
-        table.add_row(*_row(escape(name), r), *_score(scores, name))
-        for part, sub in r.by_source.items():
-            table.add_row(*_row(f"  {escape(part.split('/', 1)[-1])}", sub), style="dim")
-    for kind, mean in (averages or {}).items():
-        if len(results) > 1 and not math.isnan(mean["accuracy"]):
-            accuracy, tokens = f"{100 * mean['accuracy']:.1f}", f"{mean['mean_length']:,.0f}"
-            row = f"average ({kind})"
-            table.add_row(row, "", accuracy, "", "", tokens, *[""] * 4, *_score(scores, row), style="bold")
-    return table
-
-
-def _score(scores, row):
-    return [f"{scores[row]:+.3f}" if row in scores else ""] if scores else []
-
-
-def _row(name, r):
-    def pm(mean, se, digits):
-        return f"{mean:,.{digits}f}" + ("" if math.isnan(se) else f" ± {se:.{digits}f}")
-
-    def length(mean, median):
-        return "-" if math.isnan(mean) else f"{mean:,.0f} ({median:,.0f})"
-
-    return (
-        name,
-        str(r.n_problems),
-        pm(100 * r.accuracy, 100 * r.accuracy_se, 1),
-        f"{100 * r.pass_at_k[r.n_samples]:.1f}",
-        f"{100 * r.majority:.1f}",
-        f"{pm(r.mean_length, r.mean_length_se, 0)} ({r.median_length:,.0f})",
-        length(r.mean_length_correct, r.median_length_correct),
-        length(r.mean_length_wrong, r.median_length_wrong),
-        f"{100 * r.truncated:.1f}",
-        f"{100 * r.unanswered:.1f}",
-    )
+def is_number(value) -> bool:
+    """Is `value` a finite number? Files of runs hold null where there was nothing to average, or no such key."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def as_json(value):
-    """`value` as JSON can hold it: dataclasses become objects (without single answers and seconds, so that equal
-    answers give equal files), nan becomes null."""
+    """`value` as JSON can hold it: dataclasses become objects (without single responses and seconds, so that
+    equal responses give equal files), nan becomes null."""
     if dataclasses.is_dataclass(value):
-        names = [f.name for f in dataclasses.fields(value) if f.name not in ("answers", "seconds")]
+        names = [f.name for f in dataclasses.fields(value) if f.name not in ("responses", "seconds")]
         return {name: as_json(getattr(value, name)) for name in names}
     if isinstance(value, dict):
         items = sorted(value.items()) if isinstance(value, Counter) else value.items()
@@ -263,7 +170,7 @@ STAGES = ("sample", "grade", "weigh", "update", "sync")
 
 def step_times(steps: list[dict], evaluations: list[dict] = ()) -> dict:
     """Where a run's time went, from the records of metrics.jsonl and evals.jsonl: {"seconds": {stage: its total},
-    "steps", "generated": tokens a second of sampling, "trained": of updating}; a rate is nan where it cannot be told.
+    "steps", "generated": tokens per second of sampling, "trained": of updating}; a rate is nan where it cannot be told.
     Saving, logging and the start are not in it."""
     seconds = {stage: sum(r.get(f"seconds_{stage}", 0.0) for r in steps) for stage in STAGES}
     seconds["evaluate"] = sum(e.get("seconds", 0.0) for e in evaluations)
@@ -283,41 +190,3 @@ def time_line(times: dict) -> str:
     parts = [f"{stage} {share:.0%}" for stage, share in sorted(shares.items(), key=lambda x: -x[1]) if share >= 0.005]
     rates = [f"{times[key]:,.0f} {key}" for key in ("generated", "trained") if not math.isnan(times[key])]
     return ", ".join(parts) + ("; tokens/s: " + ", ".join(rates) if rates else "")
-
-
-def time_table(times: dict):
-    """step_times as a rich table: seconds, share and seconds a step of each stage, and tokens a second."""
-    from rich import box
-    from rich.table import Table
-
-    total = sum(times["seconds"].values()) or math.nan
-    table = Table(
-        "stage",
-        "seconds",
-        "share",
-        "a step",
-        "tokens/s",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        title=f"Where the time of {times['steps']} steps went",
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
-    rates = {"sample": times["generated"], "update": times["trained"]}
-    for stage, s in times["seconds"].items():
-        a_step = "" if stage == "evaluate" else f"{s / max(1, times['steps']):.2f}"
-        rate = f"{rates[stage]:,.0f}" if not math.isnan(rates.get(stage, math.nan)) else ""
-        table.add_row(stage, f"{s:,.1f}", f"{100 * s / total:.1f} %", a_step, rate)
-    table.add_row("together", f"{total:,.1f}", style="bold")
-    return table
-
-
-# ------------------------------------------------------------------------------------------------------ reading texts
-
-
-def reflection_words(text) -> Counter:
-    """How often each kind of reflection word occurs."""
-    names = tuple(REFLECTION)
-    return Counter(names[m.lastindex - 1] for m in PATTERN.finditer(text))

@@ -1,42 +1,44 @@
-"""results.py - the directory of an evaluation: whose it is, its answers as they come, its results. No models.
+"""results.py - the directory of an evaluation: whose it is, its responses as they come, its results. No models.
 
 config.json             what was asked: anything else in the same directory is refused
-answers.part-R.jsonl    while it runs: the answers of rank R, appended as they are finished
-problems.jsonl          the questions and their true answers, in the order of the answers
-answers.jsonl           at the end: one object an answer, in the order of the problems
-results.json            the numbers (metrics.py); a function of the answers, so equal answers give an equal file
+responses.part-R.jsonl  while it runs: the responses of rank R, appended as they are finished
+problems.jsonl          the questions and their truths, in the order of the responses
+responses.jsonl         at the end: one object per response, in the order of the problems
+results.json            the numbers (metrics.py); a function of the responses, so equal ones give an equal file
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 import operator
-import os
 from pathlib import Path
 from statistics import fmean
 
-from minidrpo.rundir.metrics import AES, Answer, aes, as_json, exceed, paper_average, summarise
+from minidrpo.records import GradedResponse, Problem
+from minidrpo.rundir import jsonl
+from minidrpo.rundir.metrics import AES, aes_of, as_json, exceed, paper_average, summarise
+
+FIELDS = [f.name for f in dataclasses.fields(GradedResponse) if f.name != "rollout"]
 
 
-def set_name_of(source):
+def set_name(source: str) -> str:
     """The data set: `arithmetic` of the source `arithmetic/level-3`."""
     return source.split("/")[0]
 
 
-def set_name(problem_or_answer):
-    return set_name_of(problem_or_answer.source)
-
-
-def claim_directory(output, cfg, max_tokens, problems, prompt_ids):
-    """Write config.json, or refuse a directory whose answers another model, data set or sampling setting gave."""
-    prompts = json.dumps([[p.source, p.index, p.answer, ids] for p, ids in zip(problems, prompt_ids, strict=True)])
+def claim_directory(
+    output: Path, cfg, max_response_tokens: int, problems: list[Problem], prompt_ids: list[list[int]]
+) -> None:
+    """Write config.json, or refuse (ValueError) a directory whose responses another model, data set or sampling
+    setting gave."""
+    prompts = json.dumps([[p.source, p.index, p.truth, ids] for p, ids in zip(problems, prompt_ids, strict=True)])
     asked = {
         "model": cfg.model,
         "weights": fingerprint(cfg.model),
         "datasets": list(cfg.datasets),
         "prompts": hashlib.sha256(prompts.encode()).hexdigest(),
-        "max_tokens": max_tokens,
+        "max_response_tokens": max_response_tokens,
     }
     asked |= {name: getattr(cfg, name) for name in ("samples", "temperature", "top_p", "chunk", "seed", "sampler")}
     path = output / "config.json"
@@ -44,9 +46,9 @@ def claim_directory(output, cfg, max_tokens, problems, prompt_ids):
         output.mkdir(parents=True, exist_ok=True)
         found = json.loads(path.read_text()) if path.exists() else {}
         if not found:
-            if any(output.glob("answers*.jsonl")):
-                raise ValueError(f"{output} holds answers but no config.json to say whose: take another --output-dir")
-            write(path, json.dumps(asked, indent=1) + "\n")
+            if any(output.glob("responses*.jsonl")):
+                raise ValueError(f"{output} holds responses but no config.json to say whose: take another --output-dir")
+            jsonl.write_text(path, json.dumps(asked, indent=1) + "\n")
             return
         if not isinstance(found, dict):
             raise ValueError(f"{path} is not a configuration")
@@ -56,14 +58,14 @@ def claim_directory(output, cfg, max_tokens, problems, prompt_ids):
     for name, what in {"weights": "model", "prompts": "datasets"}.items():
         if found.get(name) != asked[name]:
             was = f"other {name} ({what} {found.get(what)})"
-            raise ValueError(f"{output} holds answers of {was}: take another --output-dir")
+            raise ValueError(f"{output} holds responses of {was}: take another --output-dir")
     other = [n for n in asked if n not in ("model", "datasets") and found.get(n) != asked[n]]
     if other:
         was = ", ".join(f"--{name.replace('_', '-')} {found.get(name)} (now {asked[name]})" for name in other)
-        raise ValueError(f"{output} holds answers with {was}: take another --output-dir")
+        raise ValueError(f"{output} holds responses with {was}: take another --output-dir")
 
 
-def fingerprint(model):
+def fingerprint(model: str) -> str:
     """What tells two models apart without reading them whole: config, and size and both ends of each weight file."""
     digest = hashlib.sha256()
     files = sorted(Path(model).glob("*.safetensors")) + [Path(model) / "config.json"]
@@ -78,105 +80,60 @@ def fingerprint(model):
     return digest.hexdigest()
 
 
-def write_problems(path, problems):
-    """The questions as text, for those who read the answers (html_report.py); `answer` is the truth."""
-    write(path, "".join(json.dumps(dataclasses.asdict(p)) + "\n" for p in problems))
-
-
-def write_answers(path, answers):
-    """One object an answer."""
-    write(path, "".join(json.dumps(dataclasses.asdict(a)) + "\n" for a in answers))
-
-
-def append_answers(output, rank, answers):
-    """Save a chunk's answers at once. A kill may tear the last line; then read_answers does not count it."""
-    with open(output / f"answers.part-{rank}.jsonl", "a+", encoding="utf-8") as file:
-        if file.tell() and not _ends_with_newline(file.name):
-            file.write("\n")
-        file.write("".join(json.dumps(dataclasses.asdict(a)) + "\n" for a in answers))
-
-
-def _ends_with_newline(path):
-    with open(path, "rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read() == b"\n"
-
-
-def read_answers(output) -> list[Answer]:
-    """Every whole answer saved in the directory, each once, whichever rank wrote it."""
+def read_responses(output: Path) -> list[GradedResponse]:
+    """Every whole response saved in the directory, each once, whichever rank wrote it. What a kill tore is left out."""
     found = {}
-    for path in [output / "answers.jsonl", *sorted(output.glob("answers.part-*.jsonl"))]:
-        for line in path.open(encoding="utf-8", errors="replace") if path.exists() else ():
-            try:
-                answer = Answer(**json.loads(line))
-                operator.index(answer.length)  # TypeError for what is no whole number
-            except (json.JSONDecodeError, TypeError):  # torn by a kill: asked again
-                continue
-            found[answer.source, answer.index, answer.sample] = answer
+    for path in [output / "responses.jsonl", *sorted(output.glob("responses.part-*.jsonl"))]:
+        for record in jsonl.lines(path, FIELDS, skip_broken=True):
+            with contextlib.suppress(TypeError):  # a length that is no whole number, a key too many
+                operator.index(record["length"])
+                response = GradedResponse(**record)
+                found[response.source, response.index, response.sample] = response
     return list(found.values())
 
 
-def read_reference(directory) -> dict:
-    """The results.json of another evaluation, for AES. What is wrong with it is said here, before the work starts."""
+def read_reference(directory: str | Path) -> dict:
+    """The results.json of another evaluation, for AES. ValueError, before the work starts, if it is none."""
     path = Path(directory) / "results.json"
+    if not path.exists():
+        raise ValueError(f"--reference {directory}: no results.json there")
     try:
         found = json.loads(path.read_text("utf-8"))
-        numbers = [*found["sets"].values(), found["average"]["plain"], found["average"]["paper"]]
-        for row in numbers:
-            for key in ("accuracy", "mean_length"):
-                float(row[key] or 0)  # null: not known
+        for row in (*found["sets"].values(), found["average"]["plain"], found["average"]["paper"]):
+            float(row["accuracy"] or 0), float(row["mean_length"] or 0)  # null: not known
         found["config"]["model"]
         return found
-    except FileNotFoundError as error:
-        raise ValueError(f"--reference {directory}: no results.json there") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"--reference {path} cannot be read: {error}") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"--reference {path}: not the results of an evaluation") from error
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        raise ValueError(f"--reference {path}: not the results of an evaluation ({error!r})") from error
 
 
-def write_results(cfg, result, output, max_tokens, notes, reference=None) -> tuple[dict, dict, dict | None]:
-    """Write results.json and answers.jsonl; returns (name -> EvalResult, one a data set; their averages; AES)."""
+def write_results(cfg, result, output, max_response_tokens, notes, reference=None) -> tuple[dict, dict, dict | None]:
+    """Write results.json and responses.jsonl; returns (name -> EvalResult, one per data set; their averages; AES)."""
     by_set = {}
-    for a in result.answers:
-        by_set.setdefault(set_name(a), []).append(a)
-    sets = {name: summarise(answers) for name, answers in by_set.items()}
+    for r in result.responses:
+        by_set.setdefault(set_name(r.source), []).append(r)
+    sets = {name: summarise(responses) for name, responses in by_set.items()}
     average = {"plain": {}, "paper": {}}
     for key in ("accuracy", "mean_length"):
         by_name = {name: getattr(r, key) for name, r in sets.items()}
         average["plain"][key], average["paper"][key] = fmean(by_name.values()), paper_average(by_name)
-    settings = dataclasses.asdict(cfg) | {"max_tokens": max_tokens}
+    settings = dataclasses.asdict(cfg) | {"max_response_tokens": max_response_tokens}
     del settings["output_dir"]
-    results = {
-        "config": settings,
-        "notes": notes,
-        "average": average,
-        "sets": sets,
-        "exceed": {"tokens": cfg.exceed} | {name: exceed(r.answers, cfg.exceed) for name, r in sets.items()},
-    }
+    results = {"config": settings, "notes": notes, "average": average, "sets": sets}
+    results["exceed"] = {"tokens": cfg.exceed} | {name: exceed(r.responses, cfg.exceed) for name, r in sets.items()}
     if reference:
         results["aes"] = compare(sets, average, reference)
-    write(output / "results.json", json.dumps(as_json(results), indent=1) + "\n")
-    write_answers(output / "answers.jsonl", result.answers)
-    for part in output.glob("answers.part-*.jsonl"):  # only now: until here they were the only copy
+    jsonl.write_text(output / "results.json", json.dumps(as_json(results), indent=1) + "\n")
+    jsonl.write(output / "responses.jsonl", (r.as_dict() for r in result.responses))
+    for part in output.glob("responses.part-*.jsonl"):  # only now: until here they were the only copy
         part.unlink()
     return sets, average, results.get("aes")
 
 
-def compare(sets, average, reference) -> dict:
+def compare(sets: dict, average: dict, reference: dict) -> dict:
     """AES of each set and of both averages against a reference's results.json, with the constants it was made with."""
     pairs = {name: (as_json(r), reference["sets"].get(name)) for name, r in sets.items()}
     pairs |= {f"average ({kind})": (average[kind], reference["average"][kind]) for kind in average}
-    scores = {
-        name: aes(new["accuracy"], new["mean_length"], old["accuracy"], old["mean_length"])
-        for name, (new, old) in pairs.items()
-        if old and old["accuracy"] and not math.isnan(new["accuracy"])
-    }
-    return {"reference": reference["config"]["model"], "constants": AES, **scores}
-
-
-def write(path, text):
-    """The whole file or none of it: a reader never meets a half-written one."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    scores = {name: aes_of(new, old) for name, (new, old) in pairs.items() if old}
+    known = {name: score for name, score in scores.items() if score is not None}
+    return {"reference": reference["config"]["model"], "constants": AES, **known}

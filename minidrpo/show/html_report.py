@@ -1,9 +1,10 @@
 """html_report.py - report.html: evaluations and training runs as one page that needs nothing but itself.
 
-    python html_report.py DIR [DIR ...] [--out FILE]       DIR: what eval.py or train.py wrote; the first is the base
+    python -m minidrpo.show.html_report DIR [DIR ...] [--out FILE]      DIR: what eval.py or train.py wrote
 
-The page holds the headline, accuracy against length, length histograms, a run's dynamics, and answers to read side by
-side with their reflection words marked. This file only gathers numbers and texts; page/ draws them in the browser.
+The first directory is the base of every comparison. The page holds the headline, accuracy against length, length
+histograms, a run's dynamics, and responses to read side by side with their reflection words marked. This file only
+gathers numbers and texts; page/ draws them in the browser.
 
 Model text is from a stranger. It travels as JSON in which no character can end the script element, the page puts it on
 the screen as text nodes only, and its content security policy lets no other script run and nothing be loaded.
@@ -17,22 +18,32 @@ import json
 import math
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
 from minidrpo import cli
-from minidrpo.rundir.metrics import AES, REFLECTION, aes, as_json, reflection_words
-from minidrpo.rundir.results import set_name_of
-from minidrpo.rundir.results import write as write_file
-from minidrpo.show.plots import read_run
+from minidrpo.reflection import REFLECTION, reflection_words
+from minidrpo.rundir import jsonl
+from minidrpo.rundir.metrics import AES, aes_of, as_json, is_number
+from minidrpo.rundir.results import set_name
 
 PAGE = Path(__file__).resolve().parent / "page"
-# What is embedded at most. A page of a few MB opens at once, also on a phone; everything is in answers*.jsonl
-QUESTIONS, SAMPLES = 240, 4
-TEXT = 8_000  # characters of one answer; longer ones lose their middle
-TEXTS = 6_000_000  # characters of all answers
-BINS = 48  # about; widths are round numbers
+# What is embedded at most. A page of a few MB opens at once, also on a phone; everything is in responses*.jsonl
+QUESTIONS, SAMPLES = 240, 4  # questions, responses to each
+TEXT, TEXTS = 8_000, 6_000_000  # characters of one response (longer ones lose their middle), of all
+BINS = 48  # of a histogram, about; widths are round numbers
+KEYS = ("source", "index")  # of every record here
+OUTCOMES = ("right", "wrong", "truncated")  # a truncated response counts as wrong, and is shown apart
+# The curves of a training run, as metrics.jsonl calls them; evals.jsonl has the first three
+CURVES = ("accuracy", "mean_length", "truncated", "objective", "kl", "grad_norm", "mixed_groups")
+SETTINGS = {  # of an evaluation, in a config.json or results.json: how the page says it
+    "samples": "{} responses per problem",
+    "temperature": "temperature {}",
+    "top_p": "top-p {}",
+    "max_response_tokens": "at most {} tokens",
+}
 
 
 @dataclass(frozen=True)
@@ -45,14 +56,14 @@ class Config:
 
 @dataclass
 class Result:
-    """One model's evaluation: rows of numbers, and where its single answers are."""
+    """One model's evaluation: rows of numbers, and where its single responses are."""
 
     name: str
     rows: dict
     """Row (data set, part of one, average) -> numbers as in results.json."""
-    about: str = ""
-    problems: Path | None = None
-    answers: Path | None = None
+    about: str
+    problems: Path
+    responses: Path
     path: tuple = ()
     """(step, rows) of a training run's evaluations on the way to this one."""
 
@@ -60,204 +71,164 @@ class Result:
 # ---------------------------------------------------------------------------------------------------- reading
 
 
-def read_directory(directory) -> tuple[list[Result], dict | None, Path | None]:
-    """(results, dynamics, samples.jsonl) of an evaluation's or a training run's directory, else ValueError."""
+def read_directory(directory: str | Path) -> tuple[list[Result], dict | None]:
+    """(results, curves of training or None) of an evaluation's or a training run's directory, else ValueError."""
     directory = Path(directory)
     if not directory.is_dir():
         raise ValueError(f"{directory}: no such directory")
     if (directory / "results.json").exists():
-        return [read_evaluation(directory)], None, None
+        return [read_evaluation(directory)], None
     if (directory / "metrics.jsonl").exists() or (directory / "evals.jsonl").exists():
         return read_training(directory)
-    if any(directory.glob("answers.part-*.jsonl")):
+    if any(directory.glob("responses.part-*.jsonl")):
         raise ValueError(f"{directory}: an evaluation that is not finished; start its command again, it goes on")
     raise ValueError(f"{directory}: neither an evaluation (results.json) nor a training run (metrics.jsonl)")
 
 
-def read_evaluation(directory) -> Result:
+def read_evaluation(directory: Path) -> Result:
+    """What eval.py wrote."""
     found = read_json(directory / "results.json")
     if not isinstance(found, dict) or not {"sets", "average", "config"} <= set(found):
         raise ValueError(f"{directory / 'results.json'}: not the results of an evaluation")
     rows = {}
     for name, numbers in found["sets"].items():
-        rows[name] = without_parts(numbers) | {"exceed": found.get("exceed", {}).get(name)}
-        rows |= {part: without_parts(sub) for part, sub in numbers.get("by_source", {}).items()}
+        rows |= with_parts(name, numbers)
+        rows[name]["exceed"] = found.get("exceed", {}).get(name)
     rows |= {f"average ({kind})": mean for kind, mean in found["average"].items() if mean.get("accuracy") is not None}
-    c = found["config"]
-    about = (
-        f"{c.get('model')}: {c.get('samples')} answers a problem, temperature {c.get('temperature')}, "
-        f"top-p {c.get('top_p')}, at most {c.get('max_tokens')} tokens"
-    )
-    return Result(directory.resolve().name, rows, about, directory / "problems.jsonl", directory / "answers.jsonl")
+    name, problems, responses = directory.resolve().name, directory / "problems.jsonl", directory / "responses.jsonl"
+    return Result(name, rows, about(found["config"]), problems, responses)
 
 
-def read_training(directory):
-    """A run's first and last evaluations as results, its curves, its samples.
+def read_training(directory: Path) -> tuple[list[Result], dict]:
+    """A run's first and last evaluations as results, and its curves.
 
-    The answers of these two come from answers_before.jsonl and answers_after.jsonl, the questions from problems.jsonl
-    (results.write_answers, write_problems); without them the page has no histograms of this run and no pairs.
-    """
+    Their responses come from responses_before.jsonl and responses_after.jsonl, the questions from problems.jsonl;
+    without them the page has no histograms of this run and no pairs."""
     config = read_json(directory / "config.json") if (directory / "config.json").exists() else {}
-    # A run stopped early has evaluations alone
-    training, evaluations = read_run(directory) if (directory / "metrics.jsonl").exists() else ([], [])
-    if not evaluations and (directory / "evals.jsonl").exists():
-        evaluations = read_run(directory / "evals.jsonl")[0]
+    training, evaluations = jsonl.read(directory / "metrics.jsonl"), jsonl.read(directory / "evals.jsonl")
     name, results = directory.resolve().name, []
     path = tuple((e["step"], evaluation_rows(e)) for e in evaluations)
-    for which, e, step_path in (("before", evaluations[:1], ()), ("after", evaluations[1:][-1:], path)):
-        for record in e:
-            about = (
-                f"{config.get('model')} after {record['step']} steps: {record.get('n_samples')} answers a problem,"
-                f" temperature {config.get('temperature')}, at most {config.get('max_response_tokens')} tokens"
-            )
-            results.append(
-                Result(
-                    f"{name}, step {record['step']}",
-                    evaluation_rows(record),
-                    about,
-                    directory / "problems.jsonl",
-                    directory / f"answers_{which}.jsonl",
-                    step_path,
-                )
-            )
-    keys = ("accuracy", "mean_length", "objective", "kl", "grad_norm", "mixed_groups", "truncated")
-    dynamics = {
+    for which, ends in (("before", path[:1]), ("after", path[1:][-1:])):
+        for step, rows in ends:
+            files = directory / "problems.jsonl", directory / f"responses_{which}.jsonl"
+            words = about(config, f" after {step} steps")
+            results.append(Result(f"{name}, step {step}", rows, words, *files, path if which == "after" else ()))
+    known = [key for key in ("lam", "lr", "prompts_per_step", "group_size", "seed") if key in config]
+    return results, {
         "name": name,
-        "about": ", ".join(
-            f"{key} {config[key]}" for key in ("lam", "lr", "prompts_per_step", "group_size", "seed") if key in config
-        ),
-        "training": {key: [[r["step"], r[key]] for r in training if is_number(r.get(key))] for key in keys},
-        "held_out": {
-            key: [[e["step"], e[key], e.get(f"{key}_se")] for e in evaluations if is_number(e.get(key))]
-            for key in ("accuracy", "mean_length", "truncated")
-        },
+        "about": ", ".join(f"{key} {config[key]}" for key in known),
+        "training": {key: curve(training, key) for key in CURVES},
+        "held_out": {key: curve(evaluations, key) for key in CURVES[:3]},
     }
-    return results, dynamics, directory / "samples.jsonl"
 
 
-def evaluation_rows(record) -> dict:
+def curve(records: list[dict], key: str) -> list:
+    """[step, value, its standard error or None] of the records that hold a number."""
+    return [[r["step"], r[key], r.get(f"{key}_se")] for r in records if is_number(r.get(key))]
+
+
+def about(config: dict, when: str = "") -> str:
+    """The settings of an evaluation in one line; a file of an older version may lack some."""
+    said = ", ".join(text.format(config[key]) for key, text in SETTINGS.items() if key in config)
+    return f"{config.get('model')}{when}: {said}"
+
+
+def with_parts(name: str, numbers: dict) -> dict:
+    """{row: numbers} of a data set and of its parts."""
+    rows = {name: numbers} | (numbers.get("by_source") or {})
+    return {row: {k: v for k, v in of.items() if k != "by_source"} for row, of in rows.items()}
+
+
+def evaluation_rows(record: dict) -> dict:
     """The rows of one line of evals.jsonl: the whole, its parts."""
-    parts = record.get("by_source") or {}
-    sets = {set_name_of(part) for part in parts}
-    whole = without_parts(record)
+    sets = {set_name(part) for part in record.get("by_source") or {}}
     name = sets.pop() if len(sets) == 1 else "held out"
-    return {name: whole} | {part: without_parts(sub) for part, sub in parts.items()} | {"average (plain)": whole}
+    rows = with_parts(name, record)
+    return rows | {"average (plain)": rows[name]}
 
 
-def without_parts(numbers):
-    return {k: v for k, v in numbers.items() if k != "by_source"}
-
-
-def read_json(path):
+def read_json(path: Path):
+    """The value in a JSON file; ValueError names the file."""
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
 
 
-def lines_of(path):
-    """The objects of a .jsonl file, one at a time: answers may be more than memory holds. None or no file: nothing."""
-    if path is None or not path.exists():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}: line {number} is not valid JSON: {error}") from error
-            if not isinstance(record, dict) or not {"source", "index"} <= set(record):
-                raise ValueError(f"{path}: line {number} is not an object with a source and an index")
-            yield record
-
-
-def is_number(value):
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
 # ---------------------------------------------------------------------------------------------------- numbers
 
 
-def groups_of(source):
-    """The rows an answer belongs to: all, its data set, its part of it."""
-    return dict.fromkeys(("all", set_name_of(source), source))
+def survey(result: Result) -> tuple[dict, list]:
+    """One pass over a result's responses: ({group of them: Counters of its lengths by outcome and of its reflection
+    words}, the questions answered). A response belongs to the groups "all", its data set, and its part of that."""
+    groups, questions = defaultdict(lambda: {key: Counter() for key in (*OUTCOMES, "words")}), {}
+    for r in jsonl.lines(result.responses, KEYS):
+        words = reflection_words(r["response"])
+        questions[key_of(r)] = None
+        outcome = "right" if r["correct"] else "wrong" if r["finished"] else "truncated"
+        for name in dict.fromkeys(("all", set_name(r["source"]), r["source"])):
+            groups[name][outcome][r["length"]] += 1
+            groups[name]["words"] += words
+    return groups, list(questions)
 
 
-def survey(result) -> dict:
-    """One pass over a result's answers: for each group of answers the lengths by outcome and the reflection words."""
-    groups, questions = {}, {}
-    for a in lines_of(result.answers):
-        words = reflection_words(a["text"])
-        questions.setdefault((a["source"], a["index"]), None)
-        outcome = "right" if a["correct"] else "wrong" if a["finished"] else "cut"
-        for name in groups_of(a["source"]):
-            group = groups.setdefault(
-                name, {"right": Counter(), "wrong": Counter(), "cut": Counter(), "n": 0, "words": Counter()}
-            )
-            group[outcome][a["length"]] += 1
-            group["n"] += 1
-            group["words"] += words
-    return {"groups": groups, "questions": list(questions)}
+def key_of(record: dict) -> tuple:
+    """(source, index): what names a question."""
+    return record["source"], record["index"]
 
 
-def histograms(surveys) -> list:
-    """For each group of answers {group, width, results: [{right, wrong, cut, n, words} | None]}, all results in bins of
-    one width: bin i counts the lengths in (i * width, (i + 1) * width]. words: of each kind, an answer."""
-    names = dict.fromkeys(itertools.chain.from_iterable(s["groups"] for s in surveys))
+def histograms(groups: list[dict]) -> list[dict]:
+    """Of each result's groups (`survey`), one object per name of a group: {group, width, results: [bins or None]}."""
     made = []
-    for name in names:
-        found = [s["groups"].get(name) for s in surveys]
-        longest = max(max(g[outcome], default=1) for g in found if g for outcome in ("right", "wrong", "cut"))
+    for name in dict.fromkeys(itertools.chain.from_iterable(groups)):
+        found = [of.get(name) for of in groups]
+        longest = max(1, *(length for group in found if group for key in OUTCOMES for length in group[key]))
         width = nice(longest / BINS)
-        results = []
-        for g in found:
-            if g is None:
-                results.append(None)
-                continue
-            bins = {outcome: [0] * math.ceil(longest / width) for outcome in ("right", "wrong", "cut")}
-            for outcome, counts in bins.items():
-                for length, count in g[outcome].items():
-                    counts[max(0, math.ceil(length / width) - 1)] += count
-            words = {word: g["words"][word] / g["n"] for word in REFLECTION}
-            results.append(bins | {"n": g["n"], "words": words})
+        results = [group and binned(group, width, math.ceil(longest / width)) for group in found]
         made.append({"group": name, "width": width, "results": results})
     # one data set makes "all", and one part makes its data set, the same again
     return [h for i, h in enumerate(made) if not any(h["results"] == other["results"] for other in made[i + 1 :])]
 
 
-def nice(width) -> int:
+def binned(group: dict, width: int, n_bins: int) -> dict:
+    """{right, wrong, truncated, n, words}: bin i counts the lengths in (i * width, (i + 1) * width] tokens; n
+    responses in all; words: of each kind of reflection word, per response."""
+    bins = {outcome: [0] * n_bins for outcome in OUTCOMES}
+    for outcome in OUTCOMES:
+        for length, count in group[outcome].items():
+            bins[outcome][max(0, math.ceil(length / width) - 1)] += count
+    n = sum(map(sum, bins.values()))
+    return bins | {"n": n, "words": {word: group["words"][word] / n for word in REFLECTION}}
+
+
+def nice(width: float) -> int:
     """The least of 1, 2, 5, 10, 20, 50, ... that is not below `width`."""
     return next(m * 10**e for e in range(12) for m in (1, 2, 5) if m * 10**e >= width)
 
 
-def scores(results) -> list:
-    """AES of every result against every other as the reference: scores[i][j][row], nan left out."""
-
-    def of(new, old):
-        if not old.get("accuracy") or not old.get("mean_length") or not is_number(new.get("accuracy")):
-            return None
-        return aes(new["accuracy"], new["mean_length"], old["accuracy"], old["mean_length"])
-
+def scores(results: list[Result]) -> list:
+    """AES of every result against every other as the reference: scores[i][j][row]; None where it is not known."""
     return [
-        [{row: of(r.rows[row], base.rows[row]) for row in r.rows if row in base.rows} for base in results]
+        [{row: aes_of(r.rows[row], base.rows[row]) for row in r.rows if row in base.rows} for base in results]
         for r in results
     ]
 
 
-def headline(results) -> str | None:
+def headline(results: list[Result]) -> str | None:
     """The row that says most about all results: the only data set, else the paper's average, else the plain one."""
-    rows = [[row for row in r.rows if "/" not in row and not row.startswith("average")] for r in results]
-    candidates = (rows[0] if all(r == rows[0] and len(r) == 1 for r in rows) else []) if rows else []
-    candidates = [*candidates, "average (paper)", "average (plain)"]
+    sets = {tuple(row for row in r.rows if "/" not in row and not row.startswith("average")) for r in results}
+    only = [row for rows in sets for row in rows if len(sets) == len(rows) == 1]
+    candidates = [*only, "average (paper)", "average (plain)"]
     return next((row for row in candidates if results and all(row in r.rows for r in results)), None)
 
 
-# ---------------------------------------------------------------------------------------------------- answers to read
+# ---------------------------------------------------------------------------------------------------- responses to read
 
 
-def choose_questions(surveys) -> list:
+def choose_questions(asked: list[list]) -> list:
     """Up to QUESTIONS questions, those that all results answered if there are any, in turn from each source and evenly
-    spread within it: a picture of the whole, chosen without looking at the answers."""
-    asked = [s["questions"] for s in surveys if s["questions"]]
+    spread within it: a picture of the whole, chosen without looking at the responses."""
+    asked = [questions for questions in asked if questions]
     if not asked:
         return []
     shared = set(asked[0]).intersection(*asked[1:]) or set().union(*asked)
@@ -270,120 +241,98 @@ def choose_questions(surveys) -> list:
     return [key for turn in itertools.zip_longest(*spread) for key in turn if key is not None][:QUESTIONS]
 
 
-def shortened(text) -> str:
-    if len(text) <= TEXT:
-        return text
-    return f"{text[: TEXT * 2 // 3]}\n[... {len(text) - TEXT:,} characters left out ...]\n{text[-TEXT // 3 :]}"
+def question_of(record: dict) -> dict:
+    """A question as the page has it; prompt and truth are None where no file tells them."""
+    return {key: record.get(key) for key in (*KEYS, "prompt", "truth")}
 
 
-def gather_answers(results, samples, surveys) -> dict:
-    """{questions, lists, note}: questions [source, index, prompt, truth]; for each result and each samples.jsonl a list
-    of answers [question, sample, correct, reason, answer, length, finished, text, remark]."""
-    chosen = choose_questions(surveys)
-    numbers = {key: i for i, key in enumerate(chosen)}
-    questions = [[*key, None, None] for key in chosen]
-    lists, asked = [], sum(len(s["questions"]) for s in surveys[:1])
+def row_of(question: int, record: dict, remark: str = "") -> dict:
+    """A graded response (minidrpo/records.py) as the page has it: `question` instead of its source and index."""
+    text = record["response"]
+    if len(text) > TEXT:
+        text = f"{text[: TEXT * 2 // 3]}\n[... {len(text) - TEXT:,} characters left out ...]\n{text[-TEXT // 3 :]}"
+    row = {"question": question, "remark": remark, "response": text}
+    return row | {key: record[key] for key in ("sample", "correct", "reason", "answer", "length", "finished")}
+
+
+def gather_responses(results: list[Result], samples: list[tuple[str, Path]], asked: list[list]) -> dict:
+    """{questions, lists, note}: for each result, and for each samples.jsonl of `samples` (name of the run, path), a
+    list of `row_of` its responses. asked: the questions of each result."""
+    chosen = {key: question_of(dict(zip(KEYS, key, strict=True))) for key in choose_questions(asked)}
+    numbers = {key: number for number, key in enumerate(chosen)}
+    lists, size = [], Counter()
     for result in results:
-        for p in lines_of(result.problems):
-            if (i := numbers.get((p["source"], p["index"]))) is not None:
-                questions[i][2:] = p["prompt"], p["answer"]
+        for problem in jsonl.lines(result.problems, KEYS):
+            if key_of(problem) in chosen:
+                chosen[key_of(problem)] = question_of(problem)
         rows = [
-            [
-                numbers[a["source"], a["index"]],
-                a["sample"],
-                a["correct"],
-                a["reason"],
-                a["answer"],
-                a["length"],
-                a["finished"],
-                shortened(a["text"]),
-                "",
-            ]
-            for a in lines_of(result.answers)
-            if a["sample"] < SAMPLES and (a["source"], a["index"]) in numbers
+            row_of(numbers[key_of(r)], r)
+            for r in jsonl.lines(result.responses, KEYS)
+            if key_of(r) in numbers and r["sample"] < SAMPLES
         ]
-        rows.sort(key=lambda row: (row[1], row[0]))  # other questions before other answers to the same one
-        lists.append({"name": result.name, "answers": rows})
-    kept, used = 0, 0  # whole questions, in the order chosen, until the page is full
-    size = Counter()
-    for row in itertools.chain.from_iterable(part["answers"] for part in lists):
-        size[row[0]] += len(row[7])
-    while kept < len(chosen) and used + size[kept] <= TEXTS:
-        used, kept = used + size[kept], kept + 1
+        # other questions before other responses to the same
+        rows.sort(key=lambda row: (row["sample"], row["question"]))
+        for row in rows:
+            size[row["question"]] += len(row["response"])
+        lists.append({"name": result.name, "responses": rows})
+    # whole questions, in the order chosen, until the page is full
+    kept = sum(used <= TEXTS for used in itertools.accumulate(size[number] for number in range(len(chosen))))
     for part in lists:
-        part["answers"] = [row for row in part["answers"] if row[0] < kept]
-    questions = questions[:kept]
-    note = f"{kept} of {asked} questions, spread evenly over the data sets; of each the first {SAMPLES} answers"
-    for name, path in samples:
-        part = read_samples(name, path, questions)
-        lists += [part] if part["answers"] else []
-    return {"questions": questions, "lists": [part for part in lists if part["answers"]], "note": note if kept else ""}
+        part["responses"] = [row for row in part["responses"] if row["question"] < kept]
+    questions = list(chosen.values())[:kept]
+    note = "{} of {} questions, spread evenly over the data sets; of each the first {} responses"
+    note = note.format(kept, len(asked[0]), SAMPLES) if kept else ""
+    lists += [read_samples(name, path, questions) for name, path in samples]
+    return {"questions": questions, "lists": [part for part in lists if part["responses"]], "note": note}
 
 
-def read_samples(name, path, questions) -> dict:
-    """The training samples of a run as a list of answers, whole groups, spread evenly; adds to `questions`."""
+def read_samples(name: str, path: Path, questions: list[dict]) -> dict:
+    """The training samples of a run as a list of responses, whole groups, spread evenly; adds to `questions`."""
     groups = defaultdict(list)
-    for r in lines_of(path):
-        groups[r["step"], r["source"], r["index"]].append(r)
+    for r in jsonl.lines(path, KEYS):
+        groups[r["step"], *key_of(r)].append(r)
     rows, used = [], 0
     for group in list(groups.values())[:: max(1, len(groups) // 50)]:
-        questions.append([group[0]["source"], group[0]["index"], group[0]["prompt"], group[0]["truth"]])
-        for i, r in enumerate(group):
-            text = shortened(r["response"])
-            used += len(text)
-            rows.append(
-                [
-                    len(questions) - 1,
-                    i,
-                    r["correct"],
-                    r["reason"],
-                    r.get("answer"),
-                    r["length"],
-                    r["finished"],
-                    text,
-                    f"step {r['step']}, weight {r['weight']:.2f}",
-                ]
-            )
+        questions.append(question_of(group[0]))
+        rows += [row_of(len(questions) - 1, r, f"step {r['step']}, weight {r['weight']:.2f}") for r in group]
+        used += sum(len(r["response"]) for r in rows[-len(group) :])
         if used > TEXTS / 4:
             break
-    return {"name": f"{name}, training samples", "answers": rows}
+    return {"name": f"{name}, training samples", "responses": rows}
 
 
 # ---------------------------------------------------------------------------------------------------- the page
 
 
-def collect(directories) -> dict:
+def collect(directories: Iterable[str | Path]) -> dict:
     """Everything the page shows, as plain JSON data."""
     results, dynamics, samples = [], [], []
     for directory in directories:
-        found, curves, path = read_directory(directory)
+        found, curves = read_directory(directory)
         results += found
-        dynamics += [curves | {"result": len(results) - 1 if found else None}] if curves else []  # whose colour it has
-        samples += [(curves["name"], path)] if curves else []
+        if curves:
+            dynamics.append(curves | {"result": len(results) - 1 if found else None})  # the result whose colour it has
+            samples.append((curves["name"], Path(directory) / "samples.jsonl"))
     for name, count in Counter(r.name for r in results).items():
-        same = [r for r in results if r.name == name]
-        for number, r in enumerate(same if count > 1 else [], start=1):
+        for number, r in enumerate([r for r in results if r.name == name and count > 1], start=1):
             r.name = f"{name} ({number})"
-    surveys = [survey(r) for r in results]
+    groups, asked = zip(*map(survey, results), strict=True) if results else ((), ())
     return {
         "results": [{"name": r.name, "about": r.about, "rows": r.rows, "path": r.path} for r in results],
         "headline": headline(results),
         "aes": {"constants": AES, "scores": scores(results)},
-        "histograms": histograms(surveys),
+        "histograms": histograms(groups),
         "reflection": REFLECTION,
         "dynamics": dynamics,
-        "answers": gather_answers(results, samples, surveys),
+        "responses": gather_responses(results, samples, asked),
     }
 
 
-def render(data, title) -> str:
+def render(data: dict, title: str) -> str:
     """The page as text. Equal data gives an equal page."""
-    style, script = (
-        (PAGE / "report.css").read_text("utf-8"),
-        "".join((PAGE / name).read_text("utf-8") for name in ("charts.js", "answers.js", "report.js")),
-    )
-    for text in (style, script):
-        assert "</s" not in text, "would end its element"
+    style = (PAGE / "report.css").read_text("utf-8")
+    script = "".join((PAGE / name).read_text("utf-8") for name in ("charts.js", "responses.js", "report.js"))
+    assert "</s" not in style + script, "would end its element"
     # In JSON only strings hold < > & or U+2028, and there \uXXXX says the same; ASCII also carries lone surrogates
     payload = json.dumps(as_json(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     payload = payload.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&"})
@@ -391,30 +340,27 @@ def render(data, title) -> str:
     def digest(text):
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
-    policy = (
-        f"default-src 'none'; style-src {digest(style)}; script-src {digest(script)}; base-uri 'none'; "
-        "form-action 'none'"
-    )
+    policy = f"default-src 'none'; style-src {digest(style)}; script-src {digest(script)}"
+    policy += "; base-uri 'none'; form-action 'none'"
     return Template((PAGE / "report.html").read_text("utf-8")).substitute(
         title=html.escape(title), policy=policy, style=style, script=script, data=payload
     )
 
 
-def write(directories, out_html) -> Path:
+def write(directories: Iterable[str | Path], out_html: str | Path) -> Path:
     """Write the page of these directories (the first is the base) to `out_html`; the whole file or none of it."""
-    directories = [directories] if isinstance(directories, (str, Path)) else list(directories)
+    directories = list(directories)
     if not directories:
         raise ValueError("name at least one directory of an evaluation or a training run")
-    names = [Path(d).resolve().name for d in directories]
-    out = Path(out_html)
-    write_file(out, render(collect(directories), ", ".join(names)))
-    return out
+    title = ", ".join(Path(directory).resolve().name for directory in directories)
+    jsonl.write_text(Path(out_html), render(collect(directories), title))
+    return Path(out_html)
 
 
 def main(argv=None):
     argv = list(sys.argv[1:] if argv is None else argv)
-    words = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
-    argv = (["--dirs", *words] if words else []) + argv[len(words) :]
+    if argv and not argv[0].startswith("-"):
+        argv.insert(0, "--dirs")
     cfg = cli.parse(Config, argv, prog="html_report.py", description="One page for evaluations and training runs.")
     with cli.user_errors():
         out = Path(cfg.out or (Path(cfg.dirs[0]) / "report.html" if len(cfg.dirs) == 1 else "report.html"))

@@ -1,6 +1,6 @@
-"""data.py - problems with known answers, and their prompts as token ids. No torch, no model.
+"""data.py - problems with known truths, and their prompts as token ids. No torch, no model.
 
-A problem is a question in plain text and the answer (or answers) a grader accepts. They come from
+A problem is a question in plain text and its truth, the answer (or answers) that a grader accepts. Problems come from
 
 * the built-in tasks (`arithmetic`, `thinking`, any machine, no download),
 * a local `.parquet`, `.json` (array or lines) or `.jsonl` file, in the official schema (`prompt` = a chat of one user
@@ -8,7 +8,7 @@ A problem is a question in plain text and the answer (or answers) a grader accep
 * the Hugging Face Hub: a name in HUB below, or `OWNER/NAME[:CONFIG][@SPLIT]`.
 
 A file that does not hold what it should stops here, with one ValueError that names the file, the row (counted from 0)
-and the column. Left out: grading (reward.py) and anything about batches on devices (train.py).
+and the column. Left out: grading (reward.py) and batches on devices (minidrpo/engine).
 """
 
 import difflib
@@ -16,11 +16,13 @@ import json
 import math
 import numbers
 import re
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+
+from minidrpo.records import Problem
+from minidrpo.tasks import arithmetic, thinking
 
 SUFFIX = r"Let's think step by step and output the final answer within \boxed{}."
 r"""The instruction of the official data (its `prompt` column already ends with it; the plain schema does not)."""
@@ -43,24 +45,13 @@ ARITHMETIC_SIZE = {"train": 8_000, "test": 512}
 THINKING_SIZE = {"train": 8_000, "test": 500}
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One question. `prompt` is the user's text without a chat template; `answer` is plain Python, a list holds
-    alternatives; (`source`, `index`) names the problem: where it came from and its row there."""
-
-    prompt: str
-    answer: str | int | float | list
-    source: str
-    index: int
-
-
 # ---------------------------------------------------------------------------------------------------- load
 
 
 def load_problems(spec: str, *, split="train", n: int | None = None, skip_unanswered=False) -> list[Problem]:
     """All problems (or the first `n`) of `spec`: a built-in task, a file, or a Hub data set (see the module docstring).
 
-    `split` chooses among the splits of a built-in task and of a Hub id that names none. A row without an answer is an
+    `split` chooses among the splits of a built-in task and of a Hub id that names none. A row without a truth is an
     error unless `skip_unanswered`. Raises ValueError with one line on anything a user can get wrong.
     """
     if n is not None and n < 1:
@@ -84,8 +75,6 @@ def is_built_in(spec):
 
 
 def _arithmetic(split, n):
-    from minidrpo.tasks import arithmetic
-
     if split not in ARITHMETIC_SIZE:
         raise ValueError(f"arithmetic has no split {split!r}: choose from {', '.join(ARITHMETIC_SIZE)}")
     # One fixed seed: the data set is the same in every run, as a file would be; only the order of batches is seeded.
@@ -95,8 +84,6 @@ def _arithmetic(split, n):
 
 def _thinking(spec, split, n):
     """`thinking@0.9`: nine tenths of the training problems are easy. Held-out ones are balanced over the levels."""
-    from minidrpo.tasks import thinking
-
     _, at, share = spec.partition("@")
     if split not in THINKING_SIZE:
         raise ValueError(f"thinking has no split {split!r}: choose from {', '.join(THINKING_SIZE)}")
@@ -193,16 +180,16 @@ def rows_to_problems(rows: list[dict], source: str, where: str, *, skip_unanswer
             if column not in row:
                 raise ValueError(f"{where}: row {i} has no column {column!r}; it has {', '.join(row) or 'none'}")
         prompt = _prompt_text(row[text_column], f"{where}: row {i}, column {text_column!r}")
-        answer, place = row[answer_column], f"{where}: row {i}, column {answer_column!r}"
+        truth, place = row[answer_column], f"{where}: row {i}, column {answer_column!r}"
         if answer_column == "reward_model":
-            if not isinstance(answer, dict) or "ground_truth" not in answer:
-                raise ValueError(f"{place}: want an object with 'ground_truth', got {_kind(answer)}")
-            answer, place = answer["ground_truth"], f"{where}: row {i}, column 'reward_model.ground_truth'"
-        answer = _plain_answer(answer, place)
-        if answer is None:
+            if not isinstance(truth, dict) or "ground_truth" not in truth:
+                raise ValueError(f"{place}: want an object with 'ground_truth', got {_kind(truth)}")
+            truth, place = truth["ground_truth"], f"{where}: row {i}, column 'reward_model.ground_truth'"
+        truth = _plain_truth(truth, place)
+        if truth is None:
             unanswered.append(place)
         else:
-            problems.append(Problem(prompt, answer, source, i))
+            problems.append(Problem(prompt, truth, source, i))
     if unanswered and not (skip_unanswered and problems):
         more = f" ({len(unanswered)} of {len(rows)} rows lack one)" if len(unanswered) > 1 else ""
         raise ValueError(f"{unanswered[0]}: no answer{more}; --skip-unanswered leaves such rows out")
@@ -236,12 +223,12 @@ def _prompt_text(value, place):
     return value
 
 
-def _plain_answer(value, place):
+def _plain_truth(value, place):
     """`value` as plain str, int, float or a list of those; None if there is no answer in it (0 is an answer)."""
     if isinstance(value, (np.ndarray, np.generic)):
         value = value.tolist()
     if isinstance(value, (list, tuple)):
-        items = [_plain_answer(item, place) for item in value]
+        items = [_plain_truth(item, place) for item in value]
         if any(isinstance(item, list) for item in items):
             raise ValueError(f"{place}: a list of accepted answers may not hold another list")
         return items if items and None not in items else None

@@ -1,4 +1,4 @@
-// report.js - the page from its data: headline, trade-off, histograms, dynamics, numbers, answers.
+// report.js - the page from its data: headline, trade-off, histograms, dynamics, numbers, responses.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const results = data.results;
@@ -6,18 +6,12 @@ const colours = new Map(results.map((r, i) => [r.name, colour(i)]));
 const colourOf = (name) => colours.get(name) || "var(--c7)";
 const heading = (title, ...text) => [el("h2", {}, title), el("p", { class: "note" }, ...text)];
 const named = (i) => [dot(colour(i)), results[i].name];
-const legend = (indices = results.map((_, i) => i)) => el("p", { class: "legend" }, indices.map((i) => el("span", {}, named(i))));
+const legend = () => el("p", { class: "legend" }, results.map((_, i) => el("span", {}, named(i))));
 const shown = (row) => row.split("/").pop().replace(/-/g, " ");
 const isAverage = (row) => row.startsWith("average (");
 const rowNames = [...new Set(results.flatMap((r) => Object.keys(r.rows)))];
-const words = (i, group) => {
-  const found = data.histograms.find((h) => h.group === group) || data.histograms[0];
-  return found && found.results[i] ? found.results[i].words : null;
-};
-const totalWords = (i, group) => {
-  const found = words(i, group);
-  return found ? Object.values(found).reduce((a, b) => a + b, 0) : NaN;
-};
+const words = (i, group) => (data.histograms.find((h) => h.group === group) || data.histograms[0])?.results[i]?.words;
+const totalWords = (i, group) => (words(i, group) ? sum(words(i, group)) : NaN);
 
 // ------------------------------------------------------------------------------------------------ headline
 
@@ -34,43 +28,35 @@ function headlineSection() {
   const state = { from: 0, to: results.length - 1 };
   const draw = () => {
     const to = results[state.to].rows[row], from = state.from === state.to ? null : results[state.from].rows[row];
-    const cards = [];
-    if (!from) {
-      cards.push(card("accuracy (pass@1)", percent(to.accuracy), null, isNumber(to.accuracy_se) ? `standard error ${number(100 * to.accuracy_se, 1)}` : "", null),
-        card("mean length", tokens(to.mean_length), null, "tokens" + (isNumber(to.median_length) ? `, median ${tokens(to.median_length)}` : ""), null));
-    } else {
-      const points = 100 * (to.accuracy - from.accuracy), share = 100 * (to.mean_length / from.mean_length - 1);
-      const noise = 100 * Math.hypot(to.accuracy_se || 0, from.accuracy_se || 0);
-      cards.push(card("accuracy (pass@1)", percent(to.accuracy), percent(from.accuracy), `${signed(points)} points` +
-          (noise ? `, standard errors together ${number(noise, 1)}` : ""), noise && Math.abs(points) < 2 * noise ? null : points >= 0),
-        card("mean length, tokens", tokens(to.mean_length), tokens(from.mean_length), `${signed(share, 0)} %`, share <= 0));
-      const score = data.aes.scores[state.to][state.from][row];
-      const c = data.aes.constants;
-      if (isNumber(score)) cards.push(card("AES", signed(score, 2), null, `above 0 is a gain; constants ${c.a}, ${c.b}, ${c.c}`, score >= 0));
-    }
+    const was = (key, format) => (from && isNumber(from[key]) ? format(from[key]) : null);
+    const points = from ? 100 * (to.accuracy - from.accuracy) : NaN, share = from ? 100 * (to.mean_length / from.mean_length - 1) : NaN;
+    const noise = 100 * Math.hypot(to.accuracy_se || 0, (from && from.accuracy_se) || 0);
+    const error = noise ? `standard error${from ? "s together" : ""} ${number(noise, 1)}` : "";
+    const cards = [
+      card("accuracy (pass@1)", percent(to.accuracy), was("accuracy", percent), [from ? `${signed(points)} points` : "", error].filter(Boolean).join(", "),
+        !from || (noise && Math.abs(points) < 2 * noise) ? null : points >= 0),
+      card("mean length, tokens", tokens(to.mean_length), was("mean_length", tokens),
+        from ? `${signed(share, 0)} %` : isNumber(to.median_length) ? `median ${tokens(to.median_length)}` : "", from ? share <= 0 : null),
+    ];
+    const score = from && data.aes.scores[state.to][state.from][row], c = data.aes.constants;
+    if (isNumber(score)) cards.push(card("AES", signed(score, 2), null, `above 0 is a gain; constants ${c.a}, ${c.b}, ${c.c}`, score >= 0));
     const reflections = [state.from, state.to].map((i) => totalWords(i, row));
     if (isNumber(reflections[1])) {
-      cards.push(card("reflection words an answer", number(reflections[1], 1), from && isNumber(reflections[0]) ? number(reflections[0], 1) : null,
+      cards.push(card("reflection words per response", number(reflections[1], 1), from && isNumber(reflections[0]) ? number(reflections[0], 1) : null,
         "wait, alternatively, hmm, check, …", null));
     }
     if (isNumber(to.truncated)) {
-      cards.push(card("cut off at the limit", percent(to.truncated), from && isNumber(from.truncated) ? percent(from.truncated) : null,
-        "these count as wrong", null));
+      cards.push(card("truncated at the limit", percent(to.truncated), was("truncated", percent), "these count as wrong", null));
     }
     box.replaceChildren(...cards);
   };
-  const choose = (key, name) => {
-    const select = el("select", { onchange: () => { state[key] = +select.value; draw(); } },
-      results.map((r, i) => el("option", { value: i }, r.name)));
-    select.value = state[key];
-    return el("label", {}, name, select);
-  };
+  const choose = (key) => select(key, results.map((r, i) => [i, r.name]), (value) => { state[key] = +value; draw(); }, state[key]);
   draw();
   return el("section", { id: "result" },
     ...heading("The result", isAverage(row) ? `${row.replace("average (paper)", "Mean over GSM8K, MATH-500, OlympiadBench and AIME")
       .replace("average (plain)", "Mean over the data sets")}.` : `On ${row}.`,
       " Accuracy is pass@1 over all samples; a length counts generated tokens, the end token included."),
-    results.length > 2 ? el("div", { class: "controls" }, choose("from", "from"), choose("to", "to")) : null, box);
+    results.length > 2 ? el("div", { class: "controls" }, choose("from"), choose("to")) : null, box);
 }
 
 // ------------------------------------------------------------------------------------------------ trade-off
@@ -108,13 +94,12 @@ function tradeOffSection() {
     return chart(tradeOff(found, trails, arrows(found, trails), height, axes));
   };
   const small = rest.map((name) => el("div", { class: "panel" }, el("h3", {}, shown(name)), plot(name, 170, false)));
-  const open = small.length <= 12;
   return el("section", { id: "trade-off" },
     ...intro,
     row ? el("div", { class: "panel" }, plot(row, 380, true)) : null,
     small.length ? el("div", {}, legend(), el("p", { class: "note" }, "Each data set or part of one; mean length in tokens to the right, accuracy in % upwards."),
-      el("div", { class: "grid" }, open ? small : small.slice(0, 12)),
-      open ? null : el("button", { class: "more", onclick: (e) => { e.target.previousSibling.append(...small.slice(12)); e.target.remove(); } },
+      el("div", { class: "grid" }, small.slice(0, 12)),
+      small.length <= 12 ? null : el("button", { class: "more", onclick: (e) => { e.target.previousSibling.append(...small.slice(12)); e.target.remove(); } },
         `show all ${small.length}`)) : null);
 }
 
@@ -126,21 +111,19 @@ function histogramSection() {
   const draw = (h) => {
     const share = (r, i, keys) => keys.reduce((sum, key) => sum + r[key][i], 0) / r.n;
     const top = (keys) => Math.max(...h.results.filter(Boolean).flatMap((r) => r.right.map((_, i) => share(r, i, keys))), 0.005) * 1.05;
-    const highest = top(["right"]), lowest = top(["wrong", "cut"]);
+    const highest = top(["right"]), lowest = top(["wrong", "truncated"]);
     box.replaceChildren(...h.results.flatMap((r, i) => {
       if (!r) return [];
-      const sum = (key) => r[key].reduce((a, b) => a + b, 0);
       return [el("div", { class: "panel" }, el("h3", {}, named(i)), chart(histogram(r, h.width, highest, lowest, 230)),
-        el("p", { class: "legend" }, ["right", "wrong", "cut"].map((key) => el("span", {}, dot(`var(--${key})`),
-          `${key === "cut" ? "cut off" : key} ${percent(sum(key) / r.n)}`))))];
+        el("p", { class: "legend" }, ["right", "wrong", "truncated"].map((key) => el("span", {}, dot(`var(--${key})`),
+          `${key} ${percent(sum(r[key]) / r.n)}`))))];
     }));
   };
   draw(data.histograms[0]);
-  const select = el("select", { onchange: () => draw(data.histograms[+select.value]) },
-    data.histograms.map((h, i) => el("option", { value: i }, h.group)));
+  const choice = select("data set", data.histograms.map((h, i) => [i, h.group]), (value) => draw(data.histograms[+value]));
   return el("section", { id: "lengths" },
-    ...heading("How long right and wrong answers are", "Share of all answers by length: right ones upwards, wrong ones downwards."),
-    data.histograms.length > 1 ? el("div", { class: "controls" }, el("label", {}, "data set", select)) : null, box, reflectionPanel());
+    ...heading("How long right and wrong responses are", "Share of all responses by length: right ones upwards, wrong ones downwards."),
+    data.histograms.length > 1 ? el("div", { class: "controls" }, choice) : null, box, reflectionPanel());
 }
 
 function reflectionPanel() {
@@ -152,9 +135,8 @@ function reflectionPanel() {
     .map((word) => el("tr", {}, el("td", {}, word), with_.map((i) => el("td", {},
       el("span", { class: "meter", style: { width: `${(4.5 * found[i][word]) / most}rem`, background: colour(i) } }), " ", number(found[i][word], 2)))));
   if (!rows.length) return null;
-  return el("div", {}, el("div", { class: "scroll" }, el("table", {},
-    el("thead", {}, el("tr", {}, el("th", {}, "reflection words an answer"), with_.map((i) => el("th", {}, named(i))))),
-    el("tbody", {}, rows, el("tr", {}, el("th", {}, "all"), with_.map((i) => el("th", {}, number(totalWords(i, data.headline), 2))))))));
+  rows.push(el("tr", {}, el("th", {}, "all"), with_.map((i) => el("th", {}, number(totalWords(i, data.headline), 2)))));
+  return el("div", { class: "scroll" }, table(["reflection words per response", ...with_.map(named)], rows));
 }
 
 // ------------------------------------------------------------------------------------------------ dynamics
@@ -165,13 +147,11 @@ function dynamicsSection() {
   const moved = runs.some((run) => run.training.kl.some(([, y]) => y));
   const panels = [
     ["accuracy", "accuracy, %", 100], ["mean_length", "mean length, tokens", 1],
-    moved ? ["kl", "KL(old ‖ new), nats a token", 1] : ["grad_norm", "gradient norm before clipping", 1],
-    ["mixed_groups", "groups with right and wrong, %", 100], ["truncated", "cut off at the limit, %", 100], ["objective", "objective", 1],
+    moved ? ["kl", "KL(old ‖ new), nats per token", 1] : ["grad_norm", "gradient norm before clipping", 1],
+    ["mixed_groups", "groups with right and wrong, %", 100], ["truncated", "truncated at the limit, %", 100], ["objective", "objective", 1],
   ];
-  const smooth = (p) => p.map(([x], i) => {
-    const window = p.slice(Math.max(0, i - 2), i + 1);  // as plots.py has it
-    return [x, window.reduce((sum, q) => sum + q[1], 0) / window.length];
-  });
+  const latest = (p, i) => p.slice(Math.max(0, i - 2), i + 1).map(([, y]) => y);  // a trailing mean, as plots.py has it
+  const smooth = (p) => p.map(([x], i) => [x, sum(latest(p, i)) / latest(p, i).length]);
   const tint = (k) => colour(runs[k].result ?? k + 1);
   const drawn = panels.map(([key, title, scale]) => {
     const series = [], dots = [];
@@ -206,7 +186,7 @@ function tableSection() {
     ["mean length (median)", (r) => (isNumber(r.mean_length) ? pm(r, "mean_length", 1, 0) + (isNumber(r.median_length) ? ` (${tokens(r.median_length)})` : "") : "–")],
     ["of right ones", (r) => both(r.mean_length_correct, r.median_length_correct)],
     ["of wrong ones", (r) => both(r.mean_length_wrong, r.median_length_wrong)],
-    ["cut off, %", (r) => number(100 * r.truncated, 1)],
+    ["truncated, %", (r) => number(100 * r.truncated, 1)],
     ["no answer, %", (r) => number(100 * r.unanswered, 1)],
   ];
   if (results.some((r) => Object.values(r.rows).some((v) => isNumber(v.exceed)))) columns.push(["over the limit asked, %", (r) => number(100 * r.exceed, 1)]);
@@ -226,7 +206,7 @@ function tableSection() {
   if (parts.length > 24) parts.forEach((line) => line.classList.add("hidden"));
   return el("section", { id: "numbers" }, ...heading("All numbers", "± is the standard error clustered by problem."),
     parts.length ? el("div", { class: "controls" }, toggle) : null,
-    el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, el("th", {}, ""), columns.map(([name]) => el("th", {}, name)))), el("tbody", {}, body))),
+    el("div", { class: "scroll" }, table(["", ...columns.map(([name]) => name)], body)),
     el("div", { class: "grid" }, passPanel(), reasonPanel()));
 }
 
@@ -241,22 +221,22 @@ function passPanel() {
   };
   const drawn = results.map((r, i) => ({ points: mean(r), colour: colour(i), small: true })).filter((s) => s.points.length > 1);
   if (!drawn.length) return null;
-  return el("div", { class: "panel" }, el("h3", {}, "pass@k, %: one of k answers is right"),
+  return el("div", { class: "panel" }, el("h3", {}, "pass@k, %: one of k responses is right"),
     chart(lines(drawn, drawn, { xLabel: "k", height: 210, least: 4 })), legend());
 }
 
 function reasonPanel() {
   const counts = results.map((r) => {
-    const sum = {};
-    for (const v of wholeSets(r)) for (const [reason, n] of Object.entries(v.reasons || {})) sum[reason] = (sum[reason] || 0) + n;
-    return sum;
+    const found = {};
+    for (const v of wholeSets(r)) for (const [reason, n] of Object.entries(v.reasons || {})) found[reason] = (found[reason] || 0) + n;
+    return found;
   });
   const names = [...new Set(counts.flatMap(Object.keys))].sort((a, b) => (counts[0][b] || 0) - (counts[0][a] || 0));
   if (!names.length) return null;
-  const share = (i, name) => (counts[i][name] || 0) / (Object.values(counts[i]).reduce((a, b) => a + b, 0) || 1);
-  return el("div", { class: "panel" }, el("h3", {}, "What the grader said, % of answers"), el("div", { class: "scroll bare" }, el("table", {},
-    el("thead", {}, el("tr", {}, el("th"), results.map((r, i) => el("th", {}, named(i))))),
-    el("tbody", {}, names.map((name) => el("tr", {}, el("td", {}, name.replace(/_/g, " ")), results.map((_, i) => el("td", {}, number(100 * share(i, name), 1)))))))));
+  const share = (i, name) => (counts[i][name] || 0) / (sum(counts[i]) || 1);
+  return el("div", { class: "panel" }, el("h3", {}, "What the grader said, % of responses"), el("div", { class: "scroll bare" },
+    table(["", ...results.map((_, i) => named(i))], names.map((name) => el("tr", {}, el("td", {}, name.replace(/_/g, " ")),
+      results.map((_, i) => el("td", {}, number(100 * share(i, name), 1))))))));
 }
 
 // ------------------------------------------------------------------------------------------------ the page
@@ -266,7 +246,7 @@ const main = document.getElementById("main");
 const sections = [
   ["The result", headlineSection()], ["Accuracy against length", tradeOffSection()], ["Lengths", histogramSection()],
   ["Training", dynamicsSection()], ["All numbers", results.length ? tableSection() : null],
-  ["Answers", data.answers.lists.length ? answersSection(data, colourOf) : null],
+  ["Responses", data.responses.lists.length ? responsesSection() : null],
 ].filter(([, section]) => section);
 main.append(...sections.map(([, section]) => section));
 document.getElementById("contents").append(el("ul", {}, sections.map(([name, section]) => el("li", {}, el("a", { href: `#${section.id}` }, name)))));

@@ -1,10 +1,10 @@
-"""How a rank that fails alone leaves the others."""
+"""DistContext: how a rank that fails alone leaves the others."""
 
 import os
 
 import pytest
 
-from minidrpo.engine.distributed import World, parting
+from minidrpo.engine.distributed import DistContext, shutdown
 
 
 class Gone(BaseException):
@@ -21,12 +21,12 @@ def test_a_rank_that_fails_does_not_wait_for_the_others(error, code, capsys, mon
         raise Gone
 
     monkeypatch.setattr(os, "_exit", leave)
-    with pytest.raises(Gone), parting(World(rank=1, size=2)):
+    with pytest.raises(Gone), shutdown(DistContext(rank=1, size=2)):
         raise error
     traced = "ZeroDivisionError: ours" in capsys.readouterr().err
     assert codes == [code] and traced == isinstance(error, ZeroDivisionError)
 
 
 def test_alone_an_error_is_an_error():
-    with pytest.raises(ZeroDivisionError), parting(World()):
+    with pytest.raises(ZeroDivisionError), shutdown(DistContext()):
         raise ZeroDivisionError

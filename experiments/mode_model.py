@@ -1,0 +1,129 @@
+r"""mode_model.py - the smallest policy on which a length penalty can cost accuracy: a choice of way per class.
+
+    python -m experiments.mode_model            the map, as a table and as experiments/results/map_predicted.{csv,png}
+
+A response is one of six modes: the short or the long way, with no, one or two needless re-checks. Easy prompts are
+answered right in either way; hard ones only in the long way. The policy has logits for the modes; a part of them is
+shared by easy and hard prompts (`sharing`), as the weights of a network are:
+
+    logit_m(class) = sqrt(sharing) shared_m + sqrt(1 - sharing) own_m(class)
+
+Everything else is the project's: a step samples P groups of G, `compute_weights` and `credit` say what each method does
+with them, and the gradient of a mode's log-probability is taken with that credit, divided by the response's length, as
+the first tokens of a response get it (a score is a mean over tokens). Adam takes the step, as in training.
+
+P prompts | G responses per prompt | M modes
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+import config
+from minidrpo.methods import table as methods
+
+OUT = Path(__file__).parent / "results"
+SHARES, SHARINGS = (0.5, 0.8, 0.95), (0.0, 0.5, 0.9)
+
+
+@dataclass(frozen=True)
+class World:
+    """Numbers of the base model's card (minidrpo/tiny/thinking/README.md), rounded. Rows: easy, hard."""
+
+    right: tuple = ((0.95, 0.98), (0.06, 0.93))
+    """Chance that the answer is right, (short, long)."""
+    passes: tuple = ((12, 48), (17, 95))
+    """Tokens of one pass, (short, long)."""
+    rest: tuple = (10, 10)
+    """Tokens beside the passes."""
+    limit: int = 256
+
+    def length(self) -> Tensor:
+        """(2, M) tokens of each mode: short and long, each with 0, 1, 2 re-checks."""
+        passes_22 = torch.tensor(self.passes, dtype=torch.float32)
+        count_3 = torch.tensor([1.0, 2.0, 3.0])
+        return (torch.tensor(self.rest)[:, None, None] + passes_22[..., None] * count_3).flatten(1)
+
+    def chance(self) -> Tensor:
+        """(2, M) chance of a right answer."""
+        return torch.tensor(self.right).repeat_interleave(3, 1)
+
+
+def train(method: str, share: float, sharing: float, *, steps=60, P=16, G=8, lr=0.1, seed=0, world=None, **settings):
+    """Accuracy, length and share of the short way after training, by class: a dict of floats."""
+    world, g = world or World(), torch.Generator().manual_seed(seed)
+    cfg = config.make("tiny", method, max_response_tokens=world.limit, group_size=G, **settings)
+    length_2M, chance_2M = world.length(), world.chance()
+    shared_M, own_2M = torch.zeros(6, requires_grad=True), torch.zeros(2, 6, requires_grad=True)
+    optimizer, state = torch.optim.Adam([shared_M, own_2M], lr=lr), methods.METHODS[method].new_state(cfg, 10**4)
+
+    def logp():
+        return (sharing**0.5 * shared_M + (1 - sharing) ** 0.5 * own_2M).log_softmax(-1)
+
+    for step in range(steps):
+        hard_P = (torch.rand(P, generator=g) > share).long()
+        logp_2M = logp()
+        mode_PG = torch.multinomial(logp_2M.detach().exp()[hard_P], G, replacement=True, generator=g)
+        chance_PG, length_PG = chance_2M[hard_P].gather(1, mode_PG), length_2M[hard_P].gather(1, mode_PG)
+        correct_PG = torch.rand(P, G, generator=g) < chance_PG
+        noise_PG = torch.randint(-3, 4, (P, G), generator=g)  # numbers have one or two digits
+        length_PG = (length_PG + noise_PG).clamp(max=world.limit).long()
+        problem_P = torch.arange(P) + P * (step % 5)  # problems come back every fifth step, for HAPO's records
+        batch = methods.Batch(correct_PG, length_PG, [""] * P * G, problem_P)
+        weight_PG, state = methods.compute_weights(batch, cfg, state)
+        credit_PG = methods.credit(weight_PG, batch, cfg) / length_PG
+        optimizer.zero_grad()
+        (-(credit_PG * logp_2M[hard_P].gather(1, mode_PG)).sum()).backward()
+        optimizer.step()
+    p_2M = logp().detach().exp()
+    accuracy, length = (p_2M * chance_2M).sum(-1).tolist(), (p_2M * length_2M).sum(-1).tolist()
+    short = p_2M[:, :3].sum(-1).tolist()
+    names = ("easy", "hard")
+    return {f"{key}_{name}": x[i] for i, name in enumerate(names) for key, x in
+            (("accuracy", accuracy), ("length", length), ("short", short))}  # fmt: skip
+
+
+METHODS = {  # in the order of the map: label -> (method, settings)
+    "DRPO λ .1": ("drpo", {"lam": 0.1}),
+    "DisCO": ("disco", {}),
+    "GRPO": ("grpo", {}),
+    "GRPO-LP α .1": ("grpo-lp", {"alpha": 0.1}),
+    "no std": ("grpo-lp-no-std", {"alpha": 0.1}),
+    "std, mixed groups only": ("grpo-lp-mixed-only", {"alpha": 0.1}),
+    "batch std": ("grpo-lp-batch-std", {"alpha": 0.1}),
+    "RLOO-LP α .2": ("rloo-lp", {"alpha": 0.2}),
+    "ALP β 1e-8": ("alp", {"alp_beta": 1e-8}),
+    "HAPO w .1": ("hapo", {"hapo_w": 0.1}),
+    "DDCA β .2": ("ddca", {"ddca_beta": 0.2}),
+    "GR3 α .33": ("gr3", {}),
+    "LEAD": ("lead", {}),
+}
+
+
+def predict(seeds=(0, 1, 2)) -> pd.DataFrame:
+    """One row per method, share of easy prompts and sharing: means over seeds."""
+    rows = [
+        {"label": label, "method": method, "share": share, "sharing": sharing, "seed": seed}
+        | train(method, share, sharing, seed=seed, **settings)
+        for label, (method, settings) in METHODS.items()
+        for share in SHARES
+        for sharing in SHARINGS
+        for seed in seeds
+    ]
+    return pd.DataFrame(rows).groupby(["label", "method", "share", "sharing"], sort=False).mean().drop(columns="seed")
+
+
+def main():
+    torch.set_num_threads(1)
+    found = predict()
+    OUT.mkdir(exist_ok=True)
+    found.reset_index().round(4).to_csv(OUT / "map_predicted.csv", index=False, lineterminator="\n")
+    print(found["accuracy_hard"].unstack(["share", "sharing"]).mul(100).round(0).astype(int).to_string())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

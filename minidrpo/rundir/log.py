@@ -1,0 +1,189 @@
+"""log.py - the fifth stage: what a run leaves while it trains. Numbers as JSON lines, whole responses, lines on screen.
+
+Only rank 0 writes; every rank holds the same numbers. Log lines appear after the step they describe, and a resumed run
+first drops the lines its checkpoint does not know.
+
+    config.json        settings, the command, commit and versions, before step 0
+    metrics.jsonl      one object per step          evals.jsonl      one object per held-out evaluation
+    samples.jsonl      a few whole groups per step  problems.jsonl   the held-out questions and truths
+    responses_before.jsonl, responses_after.jsonl   every held-out response, to read side by side
+"""
+
+import dataclasses
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import transformers
+from tqdm import tqdm
+
+from minidrpo.cli import flag_of
+from minidrpo.rundir import checkpoint, jsonl
+from minidrpo.rundir.metrics import step_times, time_line
+
+SAMPLED_GROUPS = 2  # whole groups of responses kept per step: credit only makes sense beside the rest of its group
+
+
+class RunLog:
+    """The run directory, and the lines on the screen. Ranks other than 0 stay silent and write nothing."""
+
+    def __init__(self, cfg, ctx):
+        self.cfg, self.dir, self.main = cfg, cfg.directory, ctx.is_main
+        self.bar = self.writer = None
+        self._refuse_other_config()
+        if cfg.tensorboard and not importlib.util.find_spec("tensorboard"):
+            raise ValueError("--tensorboard needs the package tensorboard: pip install tensorboard")
+        self.evaluations = jsonl.read(self.dir / "evals.jsonl")
+
+    def _refuse_other_config(self):
+        path = self.dir / "config.json"
+        if self.dir.exists() and not self.dir.is_dir():
+            raise ValueError(f"--run-dir {self.dir} is a file")
+        there = next(p for p in (self.dir, *self.dir.absolute().parents) if p.exists())
+        if self.main and not os.access(there, os.W_OK):
+            raise ValueError(f"--run-dir {self.dir}: no right to write in {there}")
+        if not path.exists():
+            return
+        if not self.cfg.resume:
+            raise ValueError(f"{self.dir} already holds a run and --no-resume was given; choose another --run-dir")
+        try:
+            theirs, ours = dict(json.loads(path.read_text())), json.loads(_to_json(self.cfg.numbers()))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} is not readable: {error}") from error
+        if ours.keys() - theirs.keys() and theirs.get("method") == self.cfg.method:
+            raise ValueError(f"{self.dir} holds a run of an older version of this code: choose another --run-dir")
+        other = [f"{flag_of(k)} was {theirs.get(k)}, is {v}" for k, v in ours.items() if theirs.get(k) != v]
+        if other:
+            raise ValueError(f"{self.dir} holds a run where {'; '.join(other[:3])}: choose another --run-dir")
+
+    def is_finished(self) -> bool:
+        """Has this run all its steps and their last evaluation? Then there is nothing to do but to show it again."""
+        steps = checkpoint.list_steps(self.dir)
+        return bool(steps and self.evaluations) and steps[-1] >= self.cfg.steps <= self.evaluations[-1]["step"]
+
+    def begin(self, done: int, held_out) -> None:
+        """Before the first step: forget what the checkpoint (`done` steps) does not know, save what runs on what."""
+        self.evaluations = [e for e in self.evaluations if done and e["step"] <= done]
+        if not self.main:
+            return
+        self.dir.mkdir(parents=True, exist_ok=True)
+        for name in ("metrics.jsonl", "evals.jsonl", "samples.jsonl"):
+            jsonl.keep_until(self.dir / name, done or -1)
+        jsonl.write(self.dir / "problems.jsonl", map(dataclasses.asdict, held_out))
+        settings = dataclasses.asdict(self.cfg) | {"about": _about()}
+        jsonl.write_text(self.dir / "config.json", _to_json(settings) + "\n")
+        self.say(f"{'going on from step ' + str(done) if done else 'training'} in {self.dir}")
+
+    # ------------------------------------------------------------------------------------------------ while it runs
+
+    def say(self, text: str) -> None:
+        if self.main:
+            tqdm.write(text, file=sys.stdout)
+
+    def progress(self, steps):
+        """`steps`, behind a progress bar on rank 0."""
+        self.bar = tqdm(steps, "training", unit="step", disable=not self.main, dynamic_ncols=True)
+        return self.bar
+
+    def step(self, step: int, numbers: dict) -> None:
+        """One step's numbers."""
+        if not self.main:
+            return
+        jsonl.append(self.dir / "metrics.jsonl", [{"step": step} | numbers])
+        keys = {"accuracy": "acc", "mean_length": "len", "kl": "kl", "grad_norm": "grad"}
+        self.bar.set_postfix({short: f"{numbers[key]:.3g}" for key, short in keys.items()})
+        if step % self.cfg.show_every == 0:
+            recent = jsonl.read(self.dir / "metrics.jsonl")[-self.cfg.show_every :]
+            self.say(f"step {step:>4}  time: {time_line(step_times(recent))}")
+        if self.cfg.tensorboard:
+            self._tensorboard(step, numbers)
+
+    def evaluation(self, step: int, result) -> None:
+        """One held-out evaluation (an EvalResult)."""
+        record = {"step": step, "seconds": round(result.seconds, 1)} | result.summary()
+        self.evaluations.append(record)
+        if self.main:
+            jsonl.append(self.dir / "evals.jsonl", [record])
+            if step in (0, self.cfg.steps):  # to read side by side, in report.html
+                name = f"responses_{'after' if step else 'before'}.jsonl"
+                jsonl.write(self.dir / name, (r.as_dict() for r in result.responses))
+        self.say(
+            f"step {step:>4}  held out: accuracy {result.accuracy:.1%} +- {result.accuracy_se:.1%}, "
+            f"mean length {result.mean_length:.1f} tokens, truncated {result.truncated:.1%}  ({result.seconds:.0f} s)"
+        )
+
+    def samples(self, step: int, problems, responses, weight_PG) -> None:
+        """Keep a few whole groups; now and then print two responses to one question, the most and the least wanted."""
+        if not self.main:
+            return
+        G = self.cfg.group_size
+        groups = []
+        for p, problem in enumerate(problems[:SAMPLED_GROUPS]):
+            about = {"step": step, "prompt": problem.prompt, "truth": problem.truth}
+            mine = zip(responses[p * G : (p + 1) * G], weight_PG[p].tolist(), strict=True)
+            # logp: the mean over tokens, the response's score when it was sampled
+            groups.append(
+                [about | r.as_dict() | {"logp": sum(r.rollout.logp) / r.length, "weight": w} for r, w in mine]
+            )
+        jsonl.append(self.dir / "samples.jsonl", [record for group in groups for record in group])
+        if step % self.cfg.show_every == 0:
+            by_weight = (sorted(group, key=lambda r: (-r["weight"], r["length"])) for group in groups)
+            shown = max(by_weight, key=lambda group: group[0]["weight"] - group[-1]["weight"])
+            for r in (shown[0], shown[-1]):
+                verdict = "right" if r["correct"] else f"wrong: {r['reason']}"
+                self.say(f"--- {_clip(r['prompt'], 200)}  [{verdict}, {r['length']} tokens, weight {r['weight']:.2f}]")
+                self.say(_clip(r["response"], 600))
+
+    def _tensorboard(self, step, numbers):
+        from torch.utils.tensorboard import SummaryWriter  # optional: __init__ checks that it is there
+
+        if self.writer is None:  # a resumed run writes its steps again: purge_step hides the first writing
+            self.writer = SummaryWriter(self.dir / "tensorboard", purge_step=step)
+        for key, value in numbers.items():
+            if isinstance(value, int | float):
+                self.writer.add_scalar(key, value, step)
+
+    def close(self) -> None:
+        if self.writer:
+            self.writer.close()
+
+
+def _clip(text, limit):
+    text = " / ".join(line for line in str(text).strip().splitlines() if line.strip())
+    return text if len(text) <= limit else f"{text[: limit // 2]} [...] {text[-limit // 2 :]}"
+
+
+def git(*words: str) -> str | None:
+    """What git says of this code; None where there is no git, or no repository."""
+    try:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _about():
+    """What ran: the command, the code and the versions."""
+    return {
+        "command": " ".join([os.path.basename(sys.executable), *sys.argv]),
+        "commit": git("rev-parse", "HEAD"),
+        "uncommitted": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "world_size": int(os.environ.get("WORLD_SIZE", 1)),
+        "threads": torch.get_num_threads(),
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+def _to_json(settings):
+    """Strict JSON: infinity (lambda of DisCO) becomes the text "inf"."""
+    plain = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in settings.items()}
+    return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,227 @@
+"""setup.py - from settings to what the loop works with: data, model, optimizer, sampler, log."""
+
+import functools
+import math
+import time
+import zlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+import config
+import drpo
+import rollout
+from eval import evaluate
+from minidrpo import cli
+from minidrpo.engine import loading, memory, shard
+from minidrpo.engine.distributed import DistContext
+from minidrpo.engine.policy import Policy, compile_layers
+from minidrpo.methods.table import METHODS, Batch
+from minidrpo.records import GradedResponse, Problem
+from minidrpo.rundir import checkpoint
+from minidrpo.rundir.log import RunLog
+from minidrpo.tasks import data
+
+
+@dataclass
+class Run:
+    """What train.py's loop works with."""
+
+    cfg: config.RunConfig
+    ctx: DistContext
+    log: RunLog
+    tokenizer: Any
+    problems: list[Problem]
+    prompts: list[list[int]]
+    """Their token ids."""
+    held_out: tuple[list[Problem], list[list[int]]]
+    model: torch.nn.Module
+    policy: torch.nn.Module
+    """The model behind Policy, and DDP or FSDP over several ranks."""
+    optimizer: torch.optim.Optimizer
+    sampler: Any
+    done: int
+    """Steps done by earlier starts."""
+    state: dict[str, torch.Tensor]
+    """What the method remembers from step to step."""
+    fingerprint: int
+
+    @property
+    def opened(self) -> bool:
+        """Whether the prompt ends in <think>, which responses then lack."""
+        return self.tokenizer.decode(self.prompts[0]).rstrip().endswith("<think>")
+
+    def evaluate(self, step: int) -> None:
+        """Held-out accuracy and length, into the log."""
+        cfg, problems = self.cfg, self.held_out[0]
+        result = evaluate(
+            self.sampler,
+            *self.held_out,
+            tokenizer=self.tokenizer,
+            ctx=self.ctx,
+            samples=cfg.samples,
+            temperature=cfg.temperature,
+            top_p=cfg.top_p,
+            max_response_tokens=cfg.max_response_tokens,
+            seed=cfg.seed,
+            chunk=math.ceil(min(128, len(problems)) / self.ctx.size),  # many rows at once, yet work for every rank
+        )
+        self.log.evaluation(step, result)
+
+    def save(self, step: int) -> None:
+        """A checkpoint from which the same command goes on."""
+        keep = {"keep": self.cfg.keep_checkpoints, "about": {"data": self.fingerprint}}
+        directory = self.cfg.directory
+        checkpoint.save(directory, step, self.model, self.tokenizer, self.optimizer, self.state, self.ctx, **keep)
+
+    def close(self) -> None:
+        """After the last step: evaluate what an earlier start trained and could not evaluate."""
+        if max((e["step"] for e in self.log.evaluations), default=0) < self.done:
+            self.evaluate(self.done)
+        self.log.close()
+
+
+def start(cfg: config.RunConfig, ctx: DistContext) -> Run | None:
+    """The run that `cfg` describes, ready for its next step; None if it has all its steps. What a user can get wrong
+    ends in here, in one line."""
+    with cli.user_errors(ctx.rank):
+        log = RunLog(cfg, ctx)
+        if log.is_finished():
+            return None
+        if ctx.device.type == "cuda":
+            warn_of_memory(cfg, ctx, log)
+        path = checkpoint.newest(cfg.directory) or cfg.model
+        if len(set(ctx.gather([str(path)]))) > 1:
+            raise ValueError(f"ranks see different checkpoints: {cfg.directory} must be on a disk all nodes share")
+        tokenizer = loading.load_tokenizer(path, cfg.trust_remote_code)
+        problems, prompts = load_prompts(cfg, cfg.train_data, "train", tokenizer, log)
+        held_out = load_prompts(cfg, cfg.eval_data, "test", tokenizer, log, limit=cfg.max_problems)
+        model = load_model(cfg, path, ctx)
+        check_sizes(cfg, problems, prompts + held_out[1], model, ctx)
+        if cfg.compile and not rollout.is_vllm(cfg.sampler, ctx.device):
+            raise ValueError("--compile needs vLLM as the sampler: the trainer's model is compiled for training alone")
+        policy, optimizer = make_policy(model, cfg, ctx)
+        sampler = make_sampler(cfg, model, path, tokenizer, ctx)
+        done, state = 0, METHODS[cfg.method].new_state(cfg, len(problems))
+        fingerprint = zlib.crc32(repr(prompts).encode())
+        if path != cfg.model:
+            done, about = checkpoint.restore_optimizer(path, model, optimizer)
+            state = checkpoint.restore_state(path)
+            if about.get("data", fingerprint) != fingerprint:
+                raise ValueError(f"{cfg.train_data} has changed since {path}: choose another --run-dir")
+        log.begin(done, held_out[0])
+    data_part, model_part = (tokenizer, problems, prompts, held_out), (model, policy, optimizer, sampler)
+    return Run(cfg, ctx, log, *data_part, *model_part, done, state, fingerprint)
+
+
+def warn_of_memory(cfg, ctx, log):
+    """Say so if the estimate sees a rank run out of memory. Its constants were never checked on a card: no refusal."""
+    total = torch.cuda.get_device_properties(ctx.device).total_memory
+    reason = memory.reason_not_to_fit(cfg, ctx.size, total, vllm=rollout.is_vllm(cfg.sampler, ctx.device))
+    if reason:
+        log.say(f"warning: by the estimate of `train.py --dry-run` this will not fit: {reason}")
+
+
+def load_prompts(cfg, spec, split, tokenizer, log, limit=None):
+    """(problems, prompt ids) of a data set, its first `limit` problems; says how many prompts were too long."""
+    problems = data.load_problems(spec, split=split, n=limit or None, skip_unanswered=cfg.skip_unanswered)
+    problems, prompts, dropped = data.encode_prompts(
+        problems, tokenizer, max_tokens=cfg.max_prompt_tokens, template=cfg.template, suffix=cfg.suffixes
+    )
+    log.say(f"{spec} ({split}): {len(problems)} problems" + (f", {dropped} too long and dropped" if dropped else ""))
+    return problems, prompts
+
+
+def check_sizes(cfg, problems, prompts, model, ctx):
+    """ValueError where prompts, vocabulary, data or ranks do not fit together."""
+    context, longest = getattr(model.config, "max_position_embeddings", None), max(map(len, prompts))
+    if context and longest + cfg.max_response_tokens > context:
+        raise ValueError(
+            f"a prompt of {longest} tokens and --max-response-tokens {cfg.max_response_tokens} exceed the context of "
+            f"{cfg.model}, {context} tokens"
+        )
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    if max(map(max, prompts)) >= vocabulary:
+        raise ValueError(f"the tokenizer of {cfg.model} makes ids past the model's vocabulary of {vocabulary}")
+    if len(problems) < cfg.prompts_per_step:
+        raise ValueError(f"{cfg.train_data}: {len(problems)} problems are fewer than one step's {cfg.prompts_per_step}")
+    memory.check_work_for(ctx.size, cfg)
+
+
+def load_model(cfg, path: str | Path, ctx: DistContext):
+    """What is trained. To be split, rank 0 alone reads the weights, into main memory: the others take them from it."""
+    device = ctx.device
+    if cfg.shard:
+        device = "meta" if ctx.rank else "cpu"
+    with ctx.fail_together(ValueError, ValueError):
+        return loading.load_model(path, device=device, trust_remote_code=cfg.trust_remote_code)
+
+
+def make_policy(model, cfg, ctx: DistContext):
+    """(policy, optimizer): the model behind Policy (and DDP or FSDP over several ranks), AdamW on fp32 weights."""
+    model.eval()  # no dropout anywhere; gradient checkpointing alone needs train mode
+    if cfg.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()
+    if cfg.compile:
+        compile_layers(model)
+    policy = Policy(model, cfg.temperature)
+    if cfg.shard:
+        policy = shard.shard(policy, ctx)
+    elif ctx.size > 1:
+        ids = [ctx.device.index] if ctx.device.type == "cuda" else None
+        policy = DistributedDataParallel(policy, device_ids=ids, gradient_as_bucket_view=True)
+    return policy, torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay)
+
+
+def make_sampler(cfg, model, path, tokenizer, ctx: DistContext):
+    """The sampler that `cfg` names, for this rank's prompts."""
+    dtype = torch.bfloat16 if ctx.device.type == "cuda" else torch.float32
+    own = functools.partial(  # a sharded model cannot be lent
+        loading.load_model, path, dtype=dtype, device=ctx.device, trust_remote_code=cfg.trust_remote_code
+    )
+    return rollout.make_sampler(
+        cfg.sampler,
+        own if cfg.shard else model,
+        str(path),
+        tokenizer,
+        device=ctx.device,
+        max_model_len=cfg.max_prompt_tokens + cfg.max_response_tokens,
+        seed=cfg.seed + ctx.rank,
+        gpu_memory_utilization=cfg.gpu_memory_utilization,
+        trust_remote_code=cfg.trust_remote_code,
+    )
+
+
+def batch_numbers(responses: list[GradedResponse], batch: Batch, cfg) -> dict:
+    """What the batch looked like, all ranks together: the numbers to watch first. docs/metrics.md explains each."""
+    correct_PG, length_PG = batch.correct_PG, batch.length_PG
+    right = length_PG[correct_PG].float()
+    logp = [x for r in responses for x in r.rollout.logp]
+    return {
+        "accuracy": correct_PG.float().mean().item(),
+        "mean_length": length_PG.float().mean().item(),  # tokens, end token included
+        "mean_length_correct": right.mean().item() if len(right) else None,
+        "truncated": sum(not r.finished for r in responses) / len(responses),
+        "mixed_groups": drpo.mixed_groups(correct_PG).float().mean().item(),
+        "entropy": -sum(logp) / len(logp),  # nats per token, estimated by the sample
+        "response_tokens": int(length_PG.sum()),
+        "reasons": dict(sorted(Counter(r.reason for r in responses).items())),
+    } | METHODS[cfg.method].numbers(batch, cfg)
+
+
+class Clock:
+    """Wall seconds of each stage. CUDA runs behind Python's back, so a lap waits for it."""
+
+    def __init__(self, device):
+        self.device, self.seconds, self.last = device, {}, time.perf_counter()
+
+    def lap(self, stage):
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        self.seconds[f"seconds_{stage}"], self.last = now - self.last, now

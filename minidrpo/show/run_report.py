@@ -1,0 +1,21 @@
+"""run_report.py - what is left to look at when training ends: the before/after table, the figures, report.html."""
+
+from minidrpo.rundir import checkpoint, jsonl
+from minidrpo.show import html_report, plots, tables
+
+
+def show(cfg) -> None:
+    """Print the tables of the finished run in cfg.directory and write its figures and its page there."""
+    directory = cfg.directory
+    evaluations = jsonl.read(directory / "evals.jsonl")
+    compared = len(evaluations) > 1
+    if compared:
+        tables.print_before_after(evaluations[0], evaluations[-1], cfg.title)
+    tables.print_times(directory)
+    if compared:
+        plots.training_curves(directory, directory / "curves.png")
+        plots.before_after(evaluations[0], evaluations[-1], directory / "before_after.png")
+        html_report.write([directory], directory / "report.html")
+        print(f"report to open in a browser: {directory / 'report.html'}")
+        print(f"plots: {directory / 'before_after.png'}, {directory / 'curves.png'}")
+    print(f"model: {checkpoint.newest(directory)}   numbers: {directory / 'metrics.jsonl'}")
