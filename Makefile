@@ -33,7 +33,7 @@ test-notebooks: $(VENV)/.notebooks
 	$(BIN)/python notebooks/run.py --check $(ARGS)
 
 lint: setup
-	$(BIN)/ruff check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 setup: $(READY)
 

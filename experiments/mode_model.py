@@ -1,6 +1,6 @@
 r"""mode_model.py - the smallest policy on which a length penalty can cost accuracy: a choice of way per class.
 
-    python -m experiments.mode_model            the map, as a table and as experiments/results/map_predicted.{csv,png}
+    python -m experiments.mode_model            the predictions, as tables and as experiments/results/map_predicted.csv
 
 A response is one of six modes: the short or the long way, with no, one or two needless re-checks. Easy prompts are
 answered right in either way; hard ones only in the long way. The policy has logits for the modes; a part of them is
@@ -21,43 +21,30 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 import config
 from minidrpo.methods import table as methods
 
 OUT = Path(__file__).parent / "results"
-SHARES, SHARINGS = (0.5, 0.8, 0.95), (0.0, 0.5, 0.9)
+SHARES, SHARINGS = (0.5, 0.8, 0.95), (0.5, 0.9, 0.98)
 
 
 @dataclass(frozen=True)
 class World:
-    """Numbers of the base model's card (minidrpo/tiny/thinking/README.md), rounded. Rows: easy, hard."""
+    """The base model's card (minidrpo/tiny/thinking/README.md), rounded. Rows: easy (level 1), hard (2 to 5)."""
 
-    right: tuple = ((0.95, 0.98), (0.06, 0.93))
+    right: tuple = ((0.98, 1.0), (0.08, 0.95))
     """Chance that the answer is right, (short, long)."""
-    passes: tuple = ((12, 48), (17, 95))
-    """Tokens of one pass, (short, long)."""
-    rest: tuple = (10, 10)
-    """Tokens beside the passes."""
+    tokens: tuple = ((20, 32, 45, 46, 65, 83), (25, 43, 60, 74, 119, 165))
+    """Length of each mode: the short way with 0, 1, 2 re-checks, then the long way."""
     limit: int = 256
 
-    def length(self) -> Tensor:
-        """(2, M) tokens of each mode: short and long, each with 0, 1, 2 re-checks."""
-        passes_22 = torch.tensor(self.passes, dtype=torch.float32)
-        count_3 = torch.tensor([1.0, 2.0, 3.0])
-        return (torch.tensor(self.rest)[:, None, None] + passes_22[..., None] * count_3).flatten(1)
 
-    def chance(self) -> Tensor:
-        """(2, M) chance of a right answer."""
-        return torch.tensor(self.right).repeat_interleave(3, 1)
-
-
-def train(method: str, share: float, sharing: float, *, steps=60, P=16, G=8, lr=0.1, seed=0, world=None, **settings):
+def train(method: str, share: float, sharing: float, *, steps=40, P=16, G=8, lr=0.1, seed=0, world=None, **settings):
     """Accuracy, length and share of the short way after training, by class: a dict of floats."""
     world, g = world or World(), torch.Generator().manual_seed(seed)
     cfg = config.make("tiny", method, max_response_tokens=world.limit, group_size=G, **settings)
-    length_2M, chance_2M = world.length(), world.chance()
+    length_2M, chance_2M = torch.tensor(world.tokens), torch.tensor(world.right).repeat_interleave(3, 1)
     shared_M, own_2M = torch.zeros(6, requires_grad=True), torch.zeros(2, 6, requires_grad=True)
     optimizer, state = torch.optim.Adam([shared_M, own_2M], lr=lr), methods.METHODS[method].new_state(cfg, 10**4)
 
@@ -81,10 +68,8 @@ def train(method: str, share: float, sharing: float, *, steps=60, P=16, G=8, lr=
         optimizer.step()
     p_2M = logp().detach().exp()
     accuracy, length = (p_2M * chance_2M).sum(-1).tolist(), (p_2M * length_2M).sum(-1).tolist()
-    short = p_2M[:, :3].sum(-1).tolist()
-    names = ("easy", "hard")
-    return {f"{key}_{name}": x[i] for i, name in enumerate(names) for key, x in
-            (("accuracy", accuracy), ("length", length), ("short", short))}  # fmt: skip
+    numbers = {"accuracy": accuracy, "length": length, "short": p_2M[:, :3].sum(-1).tolist()}
+    return {f"{key}_{name}": x[i] for i, name in enumerate(("easy", "hard")) for key, x in numbers.items()}
 
 
 METHODS = {  # in the order of the map: label -> (method, settings)
@@ -101,28 +86,48 @@ METHODS = {  # in the order of the map: label -> (method, settings)
     "DDCA β .2": ("ddca", {"ddca_beta": 0.2}),
     "GR3 α .33": ("gr3", {}),
     "LEAD": ("lead", {}),
+    "ours: DRPO, solved μ 1": ("drpo-solved", {}),
 }
 
 
-def predict(seeds=(0, 1, 2)) -> pd.DataFrame:
+LONG_RUNS = {  # the corner: short on easy prompts and careful on hard ones, after 200 steps
+    "DRPO λ .1": ("drpo", {"lam": 0.1}),
+    "no std α .5": ("grpo-lp-no-std", {"alpha": 0.5}),
+    "RLOO-LP α .1": ("rloo-lp", {"alpha": 0.1}),
+    "RLOO-LP α .2": ("rloo-lp", {"alpha": 0.2}),
+    "DDCA β .2": ("ddca", {"ddca_beta": 0.2}),
+    "ours, solved μ .3": ("drpo-solved", {"solved_mu": 0.3}),
+    "ours, solved μ .6": ("drpo-solved", {"solved_mu": 0.6}),
+    "ours, solved μ 1": ("drpo-solved", {"solved_mu": 1.0}),
+}
+CELL = ["label", "method", "steps", "share", "sharing"]
+
+
+def predict(rows: dict, steps: int, shares=SHARES, sharings=SHARINGS, seeds=(0, 1, 2)) -> pd.DataFrame:
     """One row per method, share of easy prompts and sharing: means over seeds."""
-    rows = [
-        {"label": label, "method": method, "share": share, "sharing": sharing, "seed": seed}
-        | train(method, share, sharing, seed=seed, **settings)
-        for label, (method, settings) in METHODS.items()
-        for share in SHARES
-        for sharing in SHARINGS
+    found = [
+        dict(zip(CELL, (label, method, steps, share, sharing), strict=True))
+        | train(method, share, sharing, steps=steps, seed=seed, **settings)
+        for label, (method, settings) in rows.items()
+        for share in shares
+        for sharing in sharings
         for seed in seeds
     ]
-    return pd.DataFrame(rows).groupby(["label", "method", "share", "sharing"], sort=False).mean().drop(columns="seed")
+    return pd.DataFrame(found).groupby(CELL, sort=False).mean().reset_index()
 
 
 def main():
     torch.set_num_threads(1)
-    found = predict()
+    found = pd.concat([predict(METHODS, 40), predict(LONG_RUNS, 200, (0.8,), (0.98,))])
     OUT.mkdir(exist_ok=True)
-    found.reset_index().round(4).to_csv(OUT / "map_predicted.csv", index=False, lineterminator="\n")
-    print(found["accuracy_hard"].unstack(["share", "sharing"]).mul(100).round(0).astype(int).to_string())
+    found.round(4).to_csv(OUT / "map_predicted.csv", index=False, lineterminator="\n")
+    print("Accuracy on hard prompts, %, after 40 steps: share of easy prompts, sharing")
+    hard = found[found.steps == 40].set_index(CELL)["accuracy_hard"].unstack(["share", "sharing"])
+    print(hard.mul(100).round(0).astype(int).droplevel(["method", "steps"]).to_string())
+    print("After 200 steps, 80 % easy, sharing .98: who is short on easy prompts and right on hard ones?")
+    print(
+        found[found.steps == 200].drop(columns=["method", "steps", "share", "sharing"]).round(2).to_string(index=False)
+    )
 
 
 if __name__ == "__main__":

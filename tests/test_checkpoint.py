@@ -2,13 +2,19 @@
 
 import json
 import multiprocessing
+import pickle
 import shutil
 import time
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
+from safetensors.torch import load_file, save_file
 
 from conftest import make_small_model
+from minidrpo.engine import loading
 from minidrpo.rundir import checkpoint, jsonl
 
 
@@ -26,6 +32,18 @@ def trained(model, steps=2):
     return optimizer
 
 
+def test_a_parameter_without_a_gradient_does_not_end_the_run(small_model, tmp_path):
+    """AdamW keeps nothing of it, so nothing is written and nothing is missed when the run goes on."""
+    idle = next(small_model.parameters()).requires_grad_(False)
+    optimizer = torch.optim.AdamW(p for p in small_model.parameters() if p is not idle)
+    small_model(torch.tensor([[1, 2, 3]])).logits.sum().backward()
+    optimizer.step()
+    checkpoint.save(tmp_path, 1, small_model, NoTokenizer(), optimizer)
+    again = torch.optim.AdamW(small_model.parameters())
+    assert checkpoint.restore_optimizer(checkpoint.newest(tmp_path), small_model, again)[0] == 1
+    assert idle not in again.state or not again.state[idle]
+
+
 def test_round_trip_is_exact(tmp_path, small_model):
     from transformers import AutoModelForCausalLM
 
@@ -34,7 +52,7 @@ def test_round_trip_is_exact(tmp_path, small_model):
     path = checkpoint.newest(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(path)
     other = torch.optim.AdamW(again.parameters(), lr=1e-2)
-    assert checkpoint.restore_optimizer(path, again, other) == 7
+    assert checkpoint.restore_optimizer(path, again, other)[0] == 7
     assert [p.name for p in path.glob("*.safetensors")] == ["model.safetensors"]  # vLLM reads all of them as weights
     for model, opt in ((small_model, optimizer), (again, other)):  # the next step must be the same, bit for bit
         model(torch.tensor([[5, 6]])).logits.square().mean().backward()
@@ -85,13 +103,93 @@ def test_killed_while_writing(tmp_path):
         time.sleep(0.05)
     process.kill()
     process.join()
-    from safetensors.torch import load_file
-
     for step in checkpoint.list_steps(tmp_path):
         folder = tmp_path / "checkpoints" / f"step_{step}"
-        assert json.loads((folder / "trainer.json").read_text()) == {"step": step}
-        assert load_file(folder / "model.safetensors") and load_file(folder / "trainer" / "optimizer.safetensors")
+        assert json.loads((folder / "trainer.json").read_text())["step"] == step
+        assert load_file(folder / "model.safetensors") and any((folder / "trainer" / "optimizer").iterdir())
     assert checkpoint.list_steps(tmp_path)
+
+
+class Payload:
+    """Pickled, it makes a file when it is read."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def went_on(path):
+    """What a resume reads of a checkpoint: everything, or one line that says why not."""
+    try:
+        model = loading.load_model(path)
+        checkpoint.restore_optimizer(path, model, torch.optim.AdamW(model.parameters()))
+        checkpoint.restore_state(path)
+    except ValueError as error:
+        return str(error)
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path, small_model):
+    """Review A1: a pickle in the place of any file, or beside them under any name that some library reads."""
+    marker = tmp_path / "executed"
+    pickle.loads(pickle.dumps(Payload(marker)))
+    assert marker.exists(), "the payload works"
+    marker.unlink()
+    checkpoint.save(tmp_path, 1, small_model, NoTokenizer(), trained(small_model), {"best": torch.ones(2)})
+    path = checkpoint.newest(tmp_path)
+    assert went_on(path) is None
+    written = [file for file in path.rglob("*") if file.is_file()]
+    assert {file.suffix for file in written} == {".json", ".safetensors"}
+    names = (".metadata", "optimizer.pt", "__0_0.distcp", "pytorch_model.bin", "training_args.bin")
+    planted = [path / folder / name for folder in (".", "trainer", "trainer/optimizer") for name in names]
+    for file in written + planted:
+        before = file.read_bytes() if file.exists() else None
+        for dump in (pickle.dump, torch.save):
+            with file.open("wb") as stream:
+                dump(Payload(marker), stream)
+            said = went_on(path)
+            assert not marker.exists(), file
+            assert said is None or "\n" not in said and str(path) in said, (file, said)
+            if file in written and file.name not in ("tokenizer.json", "generation_config.json"):
+                assert said, f"{file} was not missed"
+        file.unlink() if before is None else file.write_bytes(before)
+    assert went_on(path) is None
+
+
+def test_a_damaged_optimizer_is_no_optimizer(tmp_path, small_model):
+    """Review A10: what is missing or of another kind is not made up for by zeros or casts."""
+    checkpoint.save(tmp_path, 1, small_model, NoTokenizer(), trained(small_model))
+    path = checkpoint.newest(tmp_path)
+    for file in (path / "trainer" / "optimizer").iterdir():
+        whole = file.read_bytes()
+        file.unlink()
+        assert "is not there whole" in went_on(path)
+        for wrong in (b"", whole[: len(whole) // 2], whole.replace(b'"F32"', b'"I32"')):
+            file.write_bytes(wrong)
+            assert str(path / "trainer" / "optimizer") in went_on(path)
+        file.write_bytes(whole)
+    assert went_on(path) is None
+
+
+def test_checkpoints_of_older_versions(tmp_path, small_model):
+    """The optimizer in one file is read; a sharded run's was a pickle, which is not."""
+    optimizer = trained(small_model)
+    checkpoint.save(tmp_path, 2, small_model, NoTokenizer(), optimizer)
+    path = checkpoint.newest(tmp_path)
+    tensors = checkpoint._optimizer_tensors(small_model, optimizer)
+    shutil.rmtree(path / "trainer" / "optimizer")
+    save_file(tensors, path / "trainer" / "optimizer.safetensors")
+    again = torch.optim.AdamW(small_model.parameters())
+    assert checkpoint.restore_optimizer(path, small_model, again) == (2, {"step": 2})
+    for name, tensor in checkpoint._optimizer_tensors(small_model, again).items():
+        assert torch.equal(tensor, tensors[name]), name
+    (path / "trainer" / "optimizer.safetensors").unlink()
+    with warnings.catch_warnings(action="ignore"):  # "assuming the intent is to save in a single process"
+        dcp.save(tensors, checkpoint_id=path / "trainer" / "optimizer")
+    assert "older version" in went_on(path) and "--model" in went_on(path)
+    shutil.rmtree(path / "trainer")
+    assert "older version" in went_on(path)
 
 
 def test_lines_after_a_kill(tmp_path):
@@ -103,7 +201,7 @@ def test_lines_after_a_kill(tmp_path):
     with open(path, "ab") as file:
         file.write(b'{"step": 7, "response": "caf\xc3')  # torn inside a character
     assert len(jsonl.read(path)) == 5
-    for wrong, said in (("{}", "not an object with a number"), ("[1]", "not an object"), ("{", "Expecting")):
+    for wrong, said in (("{}", "not an object with step"), ("[1]", "not an object"), ("{", "Expecting")):
         (tmp_path / "wrong.jsonl").write_text('{"step": 1}\n' + wrong + "\n")
         with pytest.raises(ValueError, match=f"wrong.jsonl, line 2: {said}"):
             jsonl.read(tmp_path / "wrong.jsonl")

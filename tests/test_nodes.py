@@ -29,8 +29,12 @@ def start(folder, *launch, namespace=None, output=subprocess.PIPE, **environment
     inside = ["ip", "netns", "exec", namespace] if namespace else []  # execs: the process is torchrun itself
     return subprocess.Popen(
         [*inside, *TORCHRUN, *launch, SCRIPT, *FLAGS, f"--run-dir={folder}"],
-        stdout=output, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=os.environ | environment,
-    )  # fmt: skip
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | environment,
+    )
 
 
 def ranks_of(torchrun):
@@ -144,12 +148,21 @@ def test_two_hosts_and_a_rank_dies(undisturbed, two_hosts, tmp_path):
     folder, logs = tmp_path / "run", [open(tmp_path / f"{host}.log", "w+") for host in hosts]
     agents = [
         start(
-            folder, "--nnodes=2", "--nproc_per_node=1", "--max-restarts=1", "--rdzv-backend=c10d", "--rdzv-id=test",
-            f"--rdzv-endpoint={addresses[0]}:29411", f"--rdzv-conf=is_host={int(host == hosts[0])}",
-            f"--local-addr={address}", namespace=host, output=log, **settings,
+            folder,
+            "--nnodes=2",
+            "--nproc_per_node=1",
+            "--max-restarts=1",
+            "--rdzv-backend=c10d",
+            "--rdzv-id=test",
+            f"--rdzv-endpoint={addresses[0]}:29411",
+            f"--rdzv-conf=is_host={int(host == hosts[0])}",
+            f"--local-addr={address}",
+            namespace=host,
+            output=log,
+            **settings,
         )
         for host, address, log in zip(hosts, addresses, logs, strict=True)
-    ]  # fmt: skip
+    ]
     with ended_at_last(*agents):
         killed_in_the_middle(folder, agents[1], agents[0])
         for agent in agents:

@@ -2,14 +2,16 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
-from test_shard import CFG, SAVED, STEPS, in_ranks, set_up, steps, weights, whole_run
+from test_shard import CFG, SAVED, STEPS, in_ranks, is_sharded, set_up, steps, weights, whole_run
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from conftest import make_small_model
 from minidrpo import setup
-from minidrpo.engine import loading, shard
+from minidrpo.engine import loading
 from minidrpo.rundir import checkpoint
 
 pytestmark = pytest.mark.slow
@@ -36,7 +38,7 @@ def going_on(folder, sharded, ctx):
     path = checkpoint.newest(folder)
     model = load(path, ctx)
     policy, optimizer, cfg = set_up(model, sharded, ctx)
-    assert checkpoint.restore_optimizer(path, model, optimizer) == SAVED
+    assert checkpoint.restore_optimizer(path, model, optimizer)[0] == SAVED
     logged = steps(policy, optimizer, cfg, ctx, SAVED + 1, STEPS)
     return {"logged": logged, "weights": weights(model), "buffers": [b.clone() for b in model.buffers()]}
 
@@ -81,10 +83,12 @@ def two(tmp_path_factory):
     shutil.copy(folder / "tied" / "config.json", folder / "untied")
     jobs = {
         "untied": (untied, folder / "untied", True),
-        "whole": (whole_run, folder / "run", True), "went on": (going_on, folder / "run", True),
-        "tied": (tied, folder / "tied", True), "tied, replicated": (tied, folder / "tied", False),
+        "whole": (whole_run, folder / "run", True),
+        "went on": (going_on, folder / "run", True),
+        "tied": (tied, folder / "tied", True),
+        "tied, replicated": (tied, folder / "tied", False),
         "empty": (unreadable, folder / "empty", True),
-    }  # fmt: skip
+    }
     return dict(zip(jobs, in_ranks(2, folder, *jobs.values()), strict=True))
 
 
@@ -120,5 +124,35 @@ def test_rank_0_s_numbers_win(tmp_path):
 def started(_, sharded, ctx):
     model = make_small_model(seed=ctx.rank).double()
     set_up(model, sharded, ctx)
-    assert shard.is_sharded(model)
+    assert is_sharded(model)
     return weights(model)
+
+
+def memory(_, sharded, ctx):
+    """(bytes of the weights, how far main memory rose above its level before them) until the model is split."""
+    config = Qwen2Config(
+        vocab_size=1024,
+        hidden_size=512,
+        intermediate_size=1536,
+        num_hidden_layers=12,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+    )
+    before = resident("VmRSS")
+    with torch.device("meta" if ctx.rank else "cpu"):
+        model = Qwen2ForCausalLM(config)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    set_up(model, sharded, ctx)
+    return sum(p.numel() for p in model.parameters()) * 4, resident("VmHWM") - before
+
+
+def resident(key):
+    """VmRSS (now) or VmHWM (the highest so far) of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+
+def test_main_memory_of_ranks_that_read_nothing(tmp_path):
+    """Rank 1 needs room for its half of the weights, one layer and one tensor on its way."""
+    (_, first), (whole, second) = in_ranks(2, tmp_path, (memory, None, True))[0]
+    assert second < 0.75 * whole < first, (first / whole, second / whole)

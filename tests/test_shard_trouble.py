@@ -33,11 +33,14 @@ PLACES = {  # where rank 0 fails, and what all then say
     "mkdir": (mock.patch("pathlib.Path.mkdir", side_effect=PermissionError(13, "Permission denied")), "Permission"),
     "moments": (mock.patch("shutil.rmtree", side_effect=too_large, wraps=checkpoint.shutil.rmtree), "File too large"),
     "weights": (
-        mock.patch("shard.whole_state", side_effect=too_large, wraps=checkpoint.shard.whole_state),
+        mock.patch("minidrpo.engine.shard.whole_state", side_effect=too_large, wraps=checkpoint.shard.whole_state),
         "too large",
     ),
     "tokenizer": (mock.patch.object(NoTokenizer, "save_pretrained", Refuses.save_pretrained), "no room for a tok"),
-    "method": (mock.patch("checkpoint.save_file", side_effect=OSError(28, "No space left on device")), "No space left"),
+    "method": (
+        mock.patch("minidrpo.rundir.checkpoint.save_file", side_effect=OSError(28, "No space left on device")),
+        "No space left",
+    ),
     "rename": (mock.patch("os.rename", side_effect=OSError(30, "Read-only file system")), "Read-only"),
 }
 
@@ -47,7 +50,7 @@ def refused(folder, sharded, ctx):
     model = make_small_model().double()
     policy, optimizer, cfg = set_up(model, sharded, ctx)
     steps(policy, optimizer, cfg, ctx, 1, SAVED)
-    checkpoint.save(folder, SAVED, model, NoTokenizer(), optimizer)
+    checkpoint.save(folder, SAVED, model, NoTokenizer(), optimizer, ctx=ctx)
     said = {}
     for place, (failure, _) in PLACES.items():
         if place == "weights" and not sharded:
@@ -55,13 +58,13 @@ def refused(folder, sharded, ctx):
         limits, begin = resource.getrlimit(resource.RLIMIT_FSIZE), time.perf_counter()
         try:
             with failure if ctx.rank == 0 else contextlib.nullcontext():
-                checkpoint.save(folder, 9, model, NoTokenizer(), optimizer)
+                checkpoint.save(folder, 9, model, NoTokenizer(), optimizer, ctx=ctx)
         except OSError as error:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
             left = sorted(path.name for path in (folder / "checkpoints").iterdir())
             said[place] = str(error), time.perf_counter() - begin, left
             torch.distributed.barrier()  # both have looked before rank 0 goes on to write
-    checkpoint.save(folder, 9, model, NoTokenizer(), optimizer)
+    checkpoint.save(folder, 9, model, NoTokenizer(), optimizer, ctx=ctx)
     return said
 
 
@@ -71,7 +74,7 @@ def full(disk, sharded, ctx):
     model = make_small_model().double()
     policy, optimizer, cfg = set_up(model, sharded, ctx)
     steps(policy, optimizer, cfg, ctx, 1, SAVED)
-    checkpoint.save(folder, SAVED, model, NoTokenizer(), optimizer)
+    checkpoint.save(folder, SAVED, model, NoTokenizer(), optimizer, ctx=ctx)
     while len(said) < 99:  # 8 kB more each time
         if ctx.rank == 0:
             (disk / "filler").unlink(missing_ok=True)
@@ -79,7 +82,7 @@ def full(disk, sharded, ctx):
             (disk / "filler").write_bytes(bytes(max(0, free - (len(said) + 2) * 8192)))
         torch.distributed.barrier()
         try:
-            checkpoint.save(folder, 9, model, NoTokenizer(), optimizer)
+            checkpoint.save(folder, 9, model, NoTokenizer(), optimizer, ctx=ctx)
             (disk / "filler").unlink(missing_ok=True)
             return said
         except OSError as error:

@@ -208,11 +208,22 @@ def test_another_config_in_the_same_directory_is_refused(finished, capsys):
     in_process(finished, "--micro-batch-tokens=100")  # memory is not part of what was asked for
 
 
+def test_a_run_of_an_older_version_gets_one_line(tmp_path, capsys):
+    """Before the package there were other names of settings, and the embedded model lay in tiny/ at the top."""
+    (tmp_path / "run").mkdir()
+    old = {"model": "/somewhere/tiny", "method": "drpo", "lam": 0.1, "eval_samples": 4, "eval_problems": 512}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(old))
+    with pytest.raises(SystemExit) as stop:
+        in_process(tmp_path / "run")
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stop.value.code == 2 and "holds a run of an older version of this code: choose another --run-dir" in error
+
+
 def test_a_run_whose_files_somebody_changed(finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "run")
     for file, text, said in (
         ("evals.jsonl", '{"step": "1"}\n', "evals.jsonl, line 1: step is '1', not a whole number"),
-        ("checkpoints/step_4/trainer.json", "[]", "trainer.json does not say the step"),
+        ("checkpoints/step_4/trainer.json", "[]", "trainer.json cannot be read"),
     ):
         whole = (tmp_path / "run" / file).read_text()
         (tmp_path / "run" / file).write_text(text)

@@ -10,22 +10,32 @@ micro-batches, and a sampler has weights of its own, to which `named_weights` br
 Measured and worked out: docs/memory.md.
 """
 
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
+
+from minidrpo.engine.distributed import DistContext
 
 
-def shard(policy, ctx):
-    """Split policy.model's weights over all ranks, in place, moving them to this rank's device a layer at a time.
+def shard(policy: nn.Module, ctx: DistContext) -> nn.Module:
+    """Split policy.model's weights over all ranks, in place, moving them to this rank's device one layer at a time.
 
     The numbers are rank 0's, as with DDP: other ranks' models may be on the meta device, shapes without memory, so that
-    a node's main memory holds the model once and not once a process. The weights that AdamW steps stay in their dtype,
-    float32; on CUDA layers compute in bfloat16 and gradients are summed in float32. Raises ValueError where there is
-    nothing to split, or over nothing.
+    a node's main memory holds the model once and not once per process. The weights that AdamW steps stay in their
+    dtype, float32; on CUDA layers compute in bfloat16 and gradients are summed in float32. Raises ValueError where
+    there is nothing to split, or only one rank.
     """
     if ctx.size == 1:
         raise ValueError("--shard splits a model over several ranks and there is one: start with torchrun")
@@ -39,46 +49,31 @@ def shard(policy, ctx):
     options = {"mesh": init_device_mesh(ctx.device.type, (ctx.size,))}
     if ctx.device.type == "cuda":
         options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-    for layer in layers:
-        _take_from_rank_0(layer, ctx.device)
-        fully_shard(layer, **options)
-    _take_from_rank_0(policy, ctx.device)
-    return fully_shard(policy, reshard_after_forward=False, **options)
+    numbers = policy.state_dict() if ctx.is_main else {}
+    for module in (*layers, policy):
+        for part in module.modules():
+            if any(t.is_meta for t in (*part.parameters(recurse=False), *part.buffers(recurse=False))):
+                part.to_empty(device=ctx.device, recurse=False)
+        policy.model.tie_weights()  # to_empty unties, as set_model_state_dict does with meta weights (tried)
+        fully_shard(module, **options)  # a layer is split again after its forward pass, the root after its backward
+    set_model_state_dict(policy, numbers, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
+    for buffer in policy.buffers():  # rotary tables, for example: they are in no state_dict
+        dist.broadcast(buffer, src=0)
+    return policy
 
 
-@torch.no_grad()
-def _take_from_rank_0(module, device):
-    """Replace what `module` holds and is not yet split, buffers included, by rank 0's, on `device`."""
-    arrived = {}  # so that tied weights stay one
-    for owner in module.modules():
-        for kept in (owner._parameters, owner._buffers):
-            for name, old in kept.items():
-                if old is None or isinstance(old, DTensor):
-                    continue
-                if id(old) not in arrived:
-                    new = torch.empty_like(old, device=device) if old.is_meta else old.detach().to(device).contiguous()
-                    dist.broadcast(new, src=0)
-                    new = torch.nn.Parameter(new, old.requires_grad) if isinstance(old, torch.nn.Parameter) else new
-                    arrived[id(old)] = new, old  # kept: else its id could come again
-                kept[name] = arrived[id(old)][0]
-
-
-def is_sharded(model):
-    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
-
-
-def whole(tensor):
+def whole(tensor: torch.Tensor) -> torch.Tensor:
     """The full tensor, detached. Of a sharded one all ranks must ask together."""
     return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
 
 
-def named_weights(model):
+def named_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """(name, full tensor) of each parameter, gathered one at a time, so that no rank holds the model twice."""
     for name, parameter in model.named_parameters():
         yield name, whole(parameter)
 
 
-def forward_of(policy, model):
+def forward_of(policy: nn.Module | None, model: nn.Module) -> Callable:
     """What calls the plain `model`, logits and all, inside a policy that may be sharded. All ranks call together."""
     if not isinstance(policy, FSDPModule):
         return model
@@ -96,56 +91,41 @@ def forward_of(policy, model):
 # ------------------------------------------------------------------------------------------------------- checkpoints
 
 
-def whole_state(model, keep):
-    """model.state_dict() with full tensors on the CPU, gathered one at a time; {} on ranks that do not `keep` them."""
-    state, seen = {}, {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:  # tied weights stay one
-            seen[id(tensor)] = full = whole(tensor)
-            if keep:
-                seen[id(tensor)] = full.cpu()
-        if keep:
-            state[name] = seen[id(tensor)]
-    return state
+def whole_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """model.state_dict() with full tensors on the CPU, on rank 0; {} on other ranks. All ranks must ask together."""
+    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    once = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
+    return {name: tensor for name, tensor in state.items() if name in once}  # a tied weight has come under two names
 
 
-class Writer(dcp.FileSystemWriter):
-    """Says why a disk refuses: torch.save covers the system's words with its surprise at the file's length."""
+def save_split(tensors: dict[str, torch.Tensor], folder: Path) -> None:
+    """Write safetensors files: each rank its parts, rank 0 what all ranks have alike. If any fails, all raise the same
+    OSError. Not torch's own format: its index, `.metadata`, is a pickle, which can run code when it is read."""
+    files = {name: i // 32 + 1 for i, name in enumerate(tensors)}  # some layers each: a file is put together in memory
+    writer = HuggingFaceStorageWriter(str(folder), files, save_distributed=True)
+    with _same_error(OSError):
+        dcp.save(tensors, storage_writer=writer, planner=dcp.DefaultSavePlanner(dedup_save_to_lowest_rank=True))
 
-    def write_data(self, plan, planner):
-        try:
-            return super().write_data(plan, planner)
-        except RuntimeError as error:
-            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+
+def load_split(tensors: dict[str, torch.Tensor], folder: Path) -> None:
+    """Fill the tensors with what save_split wrote, by any number of ranks, sharded or not. All ranks call this;
+    ValueError if one is not there whole, in its shape and dtype."""
+    reader = HuggingFaceStorageReader(str(folder))
+    stored = reader.read_metadata().state_dict_metadata
+    for name, tensor in tensors.items():  # dcp.load would not miss a part, and would cast
+        parts = stored[name].chunks if name in stored else ()
+        if sum(part.sizes.numel() for part in parts) != tensor.numel() or stored[name].properties.dtype != tensor.dtype:
+            raise ValueError(f"{name} is not there whole, as {tensor.dtype}")
+    with _same_error(ValueError):
+        dcp.load(tensors, storage_reader=reader)
 
 
-def save_split(tensors, folder):
-    """Write {name: tensor} by torch.distributed.checkpoint: each rank its own part, at once. Raises OSError everywhere
-    if any rank could not."""
+@contextlib.contextmanager
+def _same_error(raised: type) -> Iterator[None]:
+    """Around torch.distributed.checkpoint, which fails on all ranks together: one line instead of all tracebacks."""
     try:
-        dcp.save(tensors, storage_writer=Writer(folder, sync_files=True))
-    except CheckpointException as error:  # not an Exception, and its text holds every rank's traceback
-        raise OSError(_first_failure(error)) from error
-
-
-def load_split(folder, like):
-    """What save_split wrote, by any number of ranks, cut as this run is. like: name -> tensor to be filled."""
-    names = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
-    tensors = {name: like(name) for name in names}
-    try:
-        dcp.load(tensors, checkpoint_id=folder, no_dist=not dist.is_initialized())
-    except CheckpointException as error:
-        raise OSError(_first_failure(error)) from error
-    return tensors
-
-
-def _first_failure(error):
-    rank, (reason, _) = min(error.failures.items())
-    return f"rank {rank}: {reason}"
-
-
-def placed(tensor, parameter):
-    """`tensor` where and as `parameter` is: on its device, cut over ranks if that is."""
-    if isinstance(parameter, DTensor) and not isinstance(tensor, DTensor):
-        return distribute_tensor(tensor.to(parameter), parameter.device_mesh, parameter.placements)
-    return tensor.to(parameter)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # "assuming ... a single process"
+            yield
+    except CheckpointException as error:  # not an Exception
+        rank, (reason, _) = min(error.failures.items())
+        raise raised(f"rank {rank}: {reason}" if rank else str(reason)) from error

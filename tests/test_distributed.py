@@ -1,4 +1,4 @@
-"""How a rank that fails alone leaves the others."""
+"""DistContext: how a rank that fails alone leaves the others."""
 
 import os
 
