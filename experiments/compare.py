@@ -14,6 +14,7 @@ import multiprocessing.connection
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from dataclasses import dataclass
@@ -75,7 +76,10 @@ def run_config(asked: Compare, method: str) -> config.RunConfig:
 
 def is_done(cfg) -> bool:
     """Whether the run has all its steps. ValueError if its directory holds a run of other settings."""
-    log = RunLog(cfg, DistContext())
+    try:
+        log = RunLog(cfg, DistContext())
+    except ValueError as error:
+        raise ValueError(str(error).replace("--run-dir", "--dir")) from error
     if log.evaluations and log.evaluations[-1]["step"] > cfg.steps:
         trained = log.evaluations[-1]["step"]
         raise ValueError(f"{cfg.directory} was trained for {trained} steps, not {cfg.steps}: choose another --dir")
@@ -88,6 +92,8 @@ def log_of(cfg) -> Path:
 
 def run_one(cfg) -> None:
     """One training run in a process of its own: what it says goes to a log beside the run, the error's line last."""
+    if mp.parent_process():
+        threading.Thread(target=end_with_parent, daemon=True).start()
     log_of(cfg).parent.mkdir(parents=True, exist_ok=True)
     with open(log_of(cfg), "w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
@@ -100,6 +106,12 @@ def run_one(cfg) -> None:
         except Exception:
             traceback.print_exc()
             raise SystemExit(1) from None
+
+
+def end_with_parent() -> None:
+    """Nobody may go on writing into a run that the next command goes on with."""
+    mp.parent_process().join()
+    os._exit(1)
 
 
 def train_all(configs: list, workers: int, show) -> list[str]:
@@ -156,7 +168,8 @@ def finish(asked: Compare, configs: list, screen: Console) -> None:
     )
     print(f"\n{report.responses_to_read(configs)}\n")
     screen.print(report.level_table(configs, title))
-    print(f'short way: responses that begin with "{thinking.SHORT}" and write the value at once. ±: standard error.')
+    print(f'short way: share that begins with "{thinking.SHORT}" and writes the value at once. ±: standard error')
+    print(report.why(configs))
     out_png = Path(asked.dir) / "compare.png"
     report.picture(configs, out_png)
     print(f"picture: {out_png}   runs: {', '.join(str(cfg.directory) for cfg in configs)}")
@@ -165,13 +178,14 @@ def finish(asked: Compare, configs: list, screen: Console) -> None:
 def main(argv=None):
     about = "Train several methods from the same model under the same budget and show them side by side."
     asked = cli.parse(Compare, argv, prog="compare.py", description=about)
+    sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 still gets its table
     begun, screen = time.monotonic(), Console(width=None if sys.stdout.isatty() else 110)
-    with cli.machine_trouble(goes_on="where it was"):
+    with cli.machine_trouble(goes_on="from the last checkpoints"):
         with cli.user_errors():
             configs = [run_config(asked, method) for method in asked.methods]
             missing = sum(not is_done(cfg) for cfg in configs)
         if missing:
-            easy = f"{thinking.EASY_SHARE:.0%} of the prompts are easy (1 operation), the others hard"
+            easy = f"{100 * thinking.EASY_SHARE:.0f} % of the prompts are easy (1 operation), the others hard"
             names = ", ".join(f"{report.name_of(cfg)} ({cfg.title})" for cfg in configs)
             print(f"{names}: {asked.steps} steps from the same model; {easy}", flush=True)
             with report.Watch(configs, screen) as watch:

@@ -1,8 +1,9 @@
-"""compare_report.py - what `make compare` shows: the runs while they grow, and at the end a table, a picture, responses.
+"""compare_report.py - what `make compare` shows: the runs as they grow; at the end a table, a picture, responses.
 
 All of it is made from the files of finished and of growing runs (evals.jsonl, metrics.jsonl, responses_*.jsonl).
 """
 
+import itertools
 import math
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from minidrpo.tasks import thinking
 
 NAMES = {"drpo": "DRPO", "grpo-lp": "GRPO-LP", "disco": "DisCO"}
 EASY, HARD = (1,), tuple(range(2, thinking.LEVELS + 1))  # levels: operations of a problem
-SHOWN_LEVEL, SHOWN = 3, 2  # the responses to read: to the first problem of this level, and how many
+SHOWN_LEVEL, SHOWN = 4, 2  # the responses to read: to the first problem of this level, and how many
 ROWS = {"accuracy": "accuracy, %", "mean_length": "length, tokens", "short_way": "short way, %"}
 
 # ---------------------------------------------------------------------------------------------------------- the numbers
@@ -71,17 +72,18 @@ class Watch:
                     self.told.add((cfg.method, e["step"]))
                     easy, hard = (self.numbers(pooled(e, levels)) for levels in (EASY, HARD))
                     words = "easy: {:>3} % right, {:>3} tokens   hard: {:>3} % right, {:>3} tokens"
-                    print(
-                        f"{name_of(cfg):<8}  step {e['step']:>3}/{cfg.steps}   {words.format(*easy, *hard)}", flush=True
-                    )
+                    when = f"{name_of(cfg):<8}  step {e['step']:>3}/{cfg.steps}"
+                    print(f"{when}   {words.format(*easy, *hard)}", flush=True)
 
     @staticmethod
     def numbers(record):
         return f"{100 * record['accuracy']:.0f}", f"{record['mean_length']:.0f}"
 
     def table(self):
-        columns = ["", "step", "", "batch:\nright %", "\ntokens", "held out, easy:\nright %", "\ntokens"]
-        table = tables.plain(None, *columns, "held out, hard:\nright %", "\ntokens")
+        numbers = [f"{what}\n{number}" for what in ("batch", "easy", "hard") for number in ("right %", "tokens")]
+        table = tables.plain(
+            None, "", "step", "", *numbers, caption="batch: the last 5 steps; easy, hard: held-out problems"
+        )
         for cfg in self.configs:
             steps, evals = jsonl.read(cfg.directory / "metrics.jsonl")[-5:], evaluations(cfg)
             mean = {key: sum(s[key] for s in steps) / max(1, len(steps)) for key in ("accuracy", "mean_length")}
@@ -118,7 +120,8 @@ def level_table(configs: list, title: str) -> Table:
 def picture(configs: list, out_png: Path):
     """Accuracy and length on hard prompts over steps; where each method ends, on easy and on hard prompts."""
     with plots.figure(out_png, 3.9, [[0, 1, 2]]) as (fig, axes):
-        for cfg, colour, marker in zip(configs, plots.COLOURS, plots.MARKERS, strict=False):
+        looks = itertools.cycle(zip(plots.COLOURS, plots.MARKERS, strict=True))
+        for cfg, (colour, marker) in zip(configs, looks, strict=False):
             hard = [pooled(e, HARD) for e in evaluations(cfg)]
             for ax, key in zip(axes, ("accuracy", "mean_length"), strict=False):
                 curve = [(r["step"], r[key], r[f"{key}_se"]) for r in hard]
@@ -129,10 +132,12 @@ def picture(configs: list, out_png: Path):
         base = evaluations(configs[0])[0]
         for ax, key in zip(axes, ("accuracy", "mean_length"), strict=False):
             plots.draw_points(ax, [pooled(base, HARD)], "step", key, "X", plots.INK, label="base")
-            plots.label_steps(ax, f"hard prompts: {plots.NUMBERS[key][1]}")
+            plots.label_steps(ax, f"hard prompts: {plots.NUMBERS[key][1].removeprefix('mean ')}")
             ax.set(xlabel="step", ylim=(0, 103 if key == "accuracy" else None))
         draw_end(axes[2], pooled(base, EASY), pooled(base, HARD), "X", plots.INK)
-        axes[2].set_title("the ends: accuracy, % (hollow: easy)")
+        axes[2].set_title("at the end: accuracy, %")
+        note = {"ha": "right", "fontsize": 10, "color": plots.GREY, "transform": axes[2].transAxes}
+        axes[2].text(0.98, 0.04, "hollow: easy prompts\nfilled: hard prompts", **note)
         axes[2].set(xlabel="mean length, tokens", xlim=(0, None), ylim=(0, 103))
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(configs) + 1)
         return fig
@@ -152,10 +157,22 @@ def responses_to_read(configs: list) -> str:
     problem = next(p for p in jsonl.lines(configs[0].directory / "problems.jsonl", ["source"]) if p["source"] == source)
     files = {"base": configs[0].directory / "responses_before.jsonl"}
     files |= {name_of(cfg): cfg.directory / "responses_after.jsonl" for cfg in configs}
-    said = [f"To read: {SHOWN} responses of each to {problem['prompt']} (truth {problem['truth']})"]
+    heading = f"To read: the first held-out problem of level {SHOWN_LEVEL}, {SHOWN} responses of each"
+    said = [heading, f"{problem['prompt']} (truth {problem['truth']})"]
     for name, path in files.items():
         mine = (r for r in jsonl.lines(path, ["source", "index"]) if r["index"] == problem["index"])
         for r in [r for r in mine if r["source"] == source][:SHOWN]:
             said.append(f"\n{name}: {'right' if r['correct'] else r['reason']}, {r['length']} tokens")
             said += [f"    {line}" for line in r["response"][:1000].splitlines() if line.strip()]
     return "\n".join(said)
+
+
+def why(configs: list) -> str:
+    """How often each way is right on hard problems before training: what makes it a mistake to unlearn the long one."""
+    right = {thinking.SHORT: [], thinking.LONG: []}
+    hard = {f"thinking/level-{level}" for level in HARD}
+    for r in jsonl.lines(configs[0].directory / "responses_before.jsonl", ["source", "correct"]):
+        if r["source"] in hard and thinking.way(r["response"]):
+            right[thinking.way(r["response"])].append(r["correct"])
+    shares = [f'"{way}" {100 * sum(of) / len(of):.0f} %' for way, of in right.items() if of]
+    return f"right on hard problems, by the base's way of thinking: {', '.join(shares)}" if shares else ""
