@@ -92,8 +92,8 @@ def log_of(cfg) -> Path:
 
 def run_one(cfg) -> None:
     """One training run in a process of its own: what it says goes to a log beside the run, the error's line last."""
-    if mp.parent_process():
-        threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave tidily, or Python warns of what was left behind
     log_of(cfg).parent.mkdir(parents=True, exist_ok=True)
     with open(log_of(cfg), "w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
