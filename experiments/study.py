@@ -325,11 +325,8 @@ def main(argv=None):
         parts = [part for part in ("lr", *study.rules.parts) if part in study.parts or not study.parts]
         cells = {part: study.cells(part) for part in parts if part != "lr"}
         methods = [m for m in study.rules.middle if m in study.methods or not study.methods]
-        if (
-            missing := {c.method for own in cells.values() for c in own}
-            - chosen(study).keys()
-            - set(methods * ("lr" in parts))
-        ):
+        known = chosen(study).keys() | set(methods if "lr" in parts else ())
+        if missing := {cell.method for own in cells.values() for cell in own} - known:
             raise ValueError(f"no learning rate of {', '.join(sorted(missing))} is chosen yet: --parts lr comes first")
     with cli.machine_trouble():
         return run_study(study, parts, cells, methods)
@@ -337,19 +334,22 @@ def main(argv=None):
 
 def run_study(study, parts, cells, methods):
     start, errors = time.time(), []
-    left = len({cell for own in cells.values() for cell in own})
+    left = {cell for own in cells.values() for cell in own}  # a cell of two parts is one run
     n_lr = len(methods) * len(study.lrs) if "lr" in parts else 0
-    print(f"{study.world}: {n_lr} runs for learning rates, {left} in {', '.join(cells) or 'no other part'}", flush=True)
+    print(
+        f"{study.world}: {n_lr} runs for learning rates, {len(left)} in {', '.join(cells) or 'no other part'}",
+        flush=True,
+    )
     for part in parts:
         if part == "lr":
-            errors += tune(study, methods, later=left)
+            errors += tune(study, methods, later=len(left))
         else:
             make_bases(study, sorted({cell.base for cell in cells[part]}))
             bases = [base_config(study, "study", b) for b in sorted({cell.base for cell in cells[part]})]
             rates = chosen(study)
             configs = [run_config(study, cell, rates[cell.method], "study") for cell in cells[part]]
-            left -= len(configs)  # those of an earlier part are done
-            errors += run_all([*bases, *configs], study, part, later=max(0, left))
+            left -= set(cells[part])
+            errors += run_all([*bases, *configs], study, part, later=len(left))
         path = collect(study)  # after every part: a study that is stopped leaves what it has
     print(f"{path}: {len(errors)} runs failed, {(time.time() - start) / 3600:.2f} hours of this command")
     if parts == ["lr"]:

@@ -12,6 +12,7 @@ import config
 from experiments import mode_model, study_cells, study_rows
 from experiments import study as studies
 from experiments.study_cells import WORLDS, Cell, World
+from minidrpo.engine import loading
 from minidrpo.rundir import jsonl
 from minidrpo.tasks import data, thinking
 
@@ -215,3 +216,11 @@ def test_mistakes_get_one_line(flags, words, capsys):
     with pytest.raises(SystemExit) as stop:
         studies.main(flags)
     assert stop.value.code == 2 and words in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path(config.THINKING_MODEL).exists(), reason="the thinking world's base is not here")
+def test_the_sharing_that_predicts_the_study_is_the_base_s():
+    """A base made anew needs `python -m experiments.mode_model --measure`, and the map predicted anew."""
+    model, tokenizer = loading.load_model(config.THINKING_MODEL), loading.load_tokenizer(config.THINKING_MODEL)
+    assert mode_model.measured_sharing(model, tokenizer) == pytest.approx(mode_model.MEASURED, abs=1e-3)
