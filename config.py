@@ -10,6 +10,7 @@ changes so that a laptop finishes in minutes.
 
 import dataclasses
 import functools
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -46,6 +47,7 @@ class RunConfig:
 
     # One step: sample, grade, weigh, update
     steps: int = value(1000, "1 or more")
+    """Rollout batches; each makes `mini_batches` optimizer steps."""
     prompts_per_step: int = value(128, "1 or more")
     """P, over all ranks."""
     group_size: int = value(8, "2 or more")
@@ -57,6 +59,7 @@ class RunConfig:
     max_response_tokens: int = value(8192, "1 or more")
     """C: longer responses are cut off, count as wrong, and are reported as truncated."""
     temperature: float = value(0.6, "positive", "finite")
+    """Of sampling, and of the log-probabilities that are trained."""
     sampler: Literal["auto", "vllm", "transformers"] = "auto"
     """auto: vLLM where it and a GPU are there, else Transformers."""
     gpu_memory_utilization: float = value(0.5, "in (0, 1)")
@@ -64,13 +67,17 @@ class RunConfig:
 
     # The optimizer
     lr: float = value(2e-6, "0 or more", "finite")
+    """AdamW's learning rate, constant after the warm-up."""
     weight_decay: float = value(0.01, "0 or more", "finite")
+    """AdamW's."""
     warmup_steps: int = value(0, "0 or more")
     """Steps of linear warm-up, then constant."""
     grad_clip: float = value(1.0, "positive")
+    """Largest norm of a mini-batch's gradient."""
     micro_batch_tokens: int = value(16384, "1 or more")
     """Padded tokens per forward pass; changes memory and speed, never the gradient."""
     gradient_checkpointing: bool = True
+    """Compute activations again in the backward pass: less memory, more time."""
     shard: bool = False
     """Split weights, gradients and moments over all ranks (FSDP2) instead of replicating them; needs torchrun."""
     compile: bool = False
@@ -86,20 +93,25 @@ class RunConfig:
     eval_start: bool = True
     """Evaluate the model before the first step, too; without, the run ends without its before/after table."""
     eval_every: int = value(20, "1 or more")
+    """Steps between two held-out evaluations."""
 
     # Watching and keeping
     seed: int = value(0, "0 or more")
+    """Of the data's order and of sampling."""
     run_dir: str = ""
     """Default: runs/ and a name made of the model, the method and the seed."""
     save_every: int = value(20, "1 or more")
+    """Steps between two checkpoints."""
     keep_checkpoints: int = value(2, "1 or more")
-    """Newest checkpoints that stay on disk (beside the last)."""
+    """Newest checkpoints that stay on disk, the last one included."""
     show_every: int = value(10, "1 or more")
     """Steps between two whole responses printed to read."""
     tensorboard: bool = False
+    """Also write the numbers for TensorBoard (pip install tensorboard)."""
     resume: bool = True
     """Go on from the run directory's newest checkpoint; --no-resume refuses a directory that is not empty."""
     trust_remote_code: bool = False
+    """Run code that comes with the model."""
 
     def __post_init__(self):
         cli.check(self)
@@ -222,6 +234,9 @@ def parse(argv: list[str], prog: str, description: str, extra: type | None = Non
         for name in row.flags - METHODS[method].flags:
             users.setdefault(cli.flag_of(name), []).append(other)
     foreign |= {k: f"does nothing with --method {method}, it is for {', '.join(v)}" for k, v in users.items()}
+    if argv and argv[0].startswith("-") and any(word.split("=")[0] == "--model" for word in argv):
+        words = f"lr {TINY.lr:g}, {TINY.max_response_tokens} tokens"
+        print(f"note: no preset is named, so this model gets the settings of `tiny` ({words})", file=sys.stderr)
     return cli.parse(ours, argv, prog=prog, description=description, foreign=foreign)
 
 
@@ -229,4 +244,4 @@ def _unpickle(fields):
     return config_class(fields["method"])(**fields)
 
 
-TINY, THINKING, R1_1_5B, R1_7B = map(make, PRESETS)
+TINY, R1_1_5B, R1_7B = make("tiny"), make("r1-1.5b"), make("r1-7b")

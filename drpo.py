@@ -9,10 +9,10 @@ that is the paper's point. lambda = infinity makes w uniform and the method DisC
 
 `drpo_loss` is the definition, for a whole batch. Training (train.py) calls `drpo_credit` and `micro_batch_loss`, whose
 gradients over the micro-batches add up to that of `drpo_loss`: `test_streamed_gradient_is_that_of_drpo_loss` in
-tests/test_update.py holds it, for every cut of the batch; another test does so over ranks.
+tests/test_update.py holds it, for every cut of the batch; `test_any_number_of_ranks` over ranks.
 
 P prompts | G responses per prompt | N = P*G responses in prompt order | T response tokens (padded)
-Paper: DRPO, arXiv 2510.04474 (objective: Eq. 7); DisCO, arXiv 2505.12366. Here are no models, files or processes.
+Paper: DRPO, arXiv 2510.04474 (objective: Eq. 7); DisCO, arXiv 2505.12366. No models, files or processes here.
 """
 
 import math
@@ -220,10 +220,10 @@ def micro_batch_loss(
     kl_estimator: str = "k1",
     score: str = "log_likelihood",
 ) -> Tensor:
-    """The share of any N responses in the batch's loss, to be minimised: -sum_n credit_n s_n + kl_grad * KL.
+    """What these N responses contribute to the batch's gradient, as a loss: -sum_n credit_n s_n + kl_grad * KL.
 
     credit_N (`drpo_credit`) and kl_grad (`kl_penalty_grad`) are numbers of the whole batch, which has n_tokens response
-    tokens. Summed over micro-batches, the gradients are that of `drpo_loss`; the values are not its value.
+    tokens. The gradients of all micro-batches add up to that of `drpo_loss`; the values do not add up to its value.
     """
     loss = -(credit_N * sequence_score(logp_NT, mask_NT, old_logp_NT, score)).sum()
     if kl_grad > 0:

@@ -120,7 +120,7 @@ _calls = itertools.count()  # every rank evaluates in the same order, so the cou
 
 
 def _claim(chunks, world_size):
-    """The chunks this rank answers: the next one nobody has taken yet, from a counter that all ranks share."""
+    """The chunks this rank takes: the next one nobody has taken yet, from a counter that all ranks share."""
     if world_size == 1:
         yield from chunks
         return

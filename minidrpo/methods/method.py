@@ -48,7 +48,7 @@ class Batch:
 class Discriminative:
     """J = weighted scores of the right responses minus a soft maximum of the wrong ones, in a KL trust region."""
 
-    def teaches(self, correct_PG: Tensor, weight_PG: Tensor, on_policy_P: Tensor) -> Tensor:
+    def has_gradient(self, correct_PG: Tensor, weight_PG: Tensor, on_policy_P: Tensor) -> Tensor:
         """(P, G) bool: responses with a gradient. While KL is 0, as on-policy, groups all right or all wrong have none;
         later the trust region's penalty depends on every token."""
         return (drpo.mixed_groups(correct_PG) | ~on_policy_P)[:, None].expand_as(correct_PG)
@@ -62,7 +62,7 @@ class Clipped:
     clip_low: float = 0.2
     clip_high: float = 0.2
 
-    def teaches(self, correct_PG: Tensor, weight_PG: Tensor, on_policy_P: Tensor) -> Tensor:
+    def has_gradient(self, correct_PG: Tensor, weight_PG: Tensor, on_policy_P: Tensor) -> Tensor:
         """(P, G) bool: responses with a gradient, those whose advantage is not 0."""
         return weight_PG != 0
 
