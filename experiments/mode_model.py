@@ -34,7 +34,8 @@ from minidrpo.records import Problem
 from minidrpo.tasks import data, thinking
 
 OUT = Path(__file__).parent / "results"
-MEASURED = 0.996
+STEPS = 40  # of the study's runs
+MEASURED = 0.997
 """measured_sharing() of the embedded base. Fixed before the study ran: nothing in the map is fitted to its results."""
 SHARES, SHARINGS = (0.5, 0.8, 0.95), (0.5, 0.9, MEASURED)
 
@@ -50,7 +51,7 @@ class World:
     limit: int = 256
 
 
-def train(method: str, share: float, sharing: float, *, steps=40, P=16, G=8, lr=0.1, seed=0, world=None, **settings):
+def train(method: str, share: float, sharing: float, *, steps=STEPS, P=16, G=8, lr=0.1, seed=0, world=None, **settings):
     """Accuracy, length and share of the short way after training, by class: a dict of floats."""
     world, g = world or World(), torch.Generator().manual_seed(seed)
     cfg = config.make("tiny", method, max_response_tokens=world.limit, group_size=G, **settings)
@@ -150,11 +151,11 @@ def main():
     if "--measure" in sys.argv[1:]:
         model, tokenizer = loading.load_model(config.THINKING_MODEL), loading.load_tokenizer(config.THINKING_MODEL)
         return print(f"sharing {measured_sharing(model, tokenizer):.4f}")
-    found = pd.concat([predict(METHODS, 40), predict(LONG_RUNS, 200, (0.8,))])
+    found = pd.concat([predict(METHODS, STEPS), predict(LONG_RUNS, 200, (0.8,))])
     OUT.mkdir(exist_ok=True)
     found.round(4).to_csv(OUT / "map_predicted.csv", index=False, lineterminator="\n")
-    print("Accuracy on hard prompts, %, after 40 steps: share of easy prompts, sharing")
-    hard = found[found.steps == 40].set_index(CELL)["accuracy_hard"].unstack(["share", "sharing"])
+    print(f"Accuracy on hard prompts, %, after {STEPS} steps: share of easy prompts, sharing")
+    hard = found[found.steps == STEPS].set_index(CELL)["accuracy_hard"].unstack(["share", "sharing"])
     print(hard.mul(100).round(0).astype(int).droplevel(["method", "steps"]).to_string())
     print("After 200 steps, 80 % easy: who is short on easy prompts and right on hard ones?")
     print(found[found.steps == 200].drop(columns=["method", "steps", "share"]).round(2).to_string(index=False))

@@ -278,6 +278,20 @@ def chosen(study) -> dict[str, float]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
+def run_part(study, part, cells, later):
+    """All cells of a part at the chosen rates; those on the embedded base first, as the others may have to be made."""
+    rates, errors = chosen(study), []
+    embedded = [cell for cell in cells if cell.base == 0]
+    others = [cell for cell in cells if cell.base > 0]
+    for own, waiting in (embedded, len(others)), (others, 0):
+        bases = sorted({cell.base for cell in own})
+        make_bases(study, bases)
+        configs = [base_config(study, "study", base) for base in bases]
+        configs += [run_config(study, cell, rates[cell.method], "study") for cell in own]
+        errors += run_all(configs, study, part, later + waiting) if own else []
+    return errors
+
+
 # ---------------------------------------------------------------------------------------------------------- the numbers
 
 
@@ -344,12 +358,8 @@ def run_study(study, parts, cells, methods):
         if part == "lr":
             errors += tune(study, methods, later=len(left))
         else:
-            make_bases(study, sorted({cell.base for cell in cells[part]}))
-            bases = [base_config(study, "study", b) for b in sorted({cell.base for cell in cells[part]})]
-            rates = chosen(study)
-            configs = [run_config(study, cell, rates[cell.method], "study") for cell in cells[part]]
             left -= set(cells[part])
-            errors += run_all([*bases, *configs], study, part, later=len(left))
+            errors += run_part(study, part, cells[part], later=len(left))
         path = collect(study)  # after every part: a study that is stopped leaves what it has
     print(f"{path}: {len(errors)} runs failed, {(time.time() - start) / 3600:.2f} hours of this command")
     if parts == ["lr"]:

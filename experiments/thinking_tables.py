@@ -231,9 +231,14 @@ def survival(cells: pd.DataFrame, share=EASY_SHARE) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["method", "tested", "survived"])
 
 
+def at_measured_sharing(predicted: pd.DataFrame) -> pd.DataFrame:
+    """The one column of map_predicted.csv that predicts the study: its steps, and the sharing measured in the base."""
+    return predicted[(predicted.sharing == mode_model.MEASURED) & (predicted.steps == mode_model.STEPS)]
+
+
 def compared(cells: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
     """The map: accuracy on hard prompts, predicted at the measured sharing and measured, per method and share."""
-    predicted = predicted[predicted.sharing == mode_model.MEASURED]
+    predicted = at_measured_sharing(predicted)
     middle = {method: np.nan if strength is None else strength for method, strength in MIDDLE.items()}
     at_middle = [
         row.runs > 0 and np.array_equal([row.strength], [middle.get(row.method, np.nan)], equal_nan=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import mode_model, study_rows, thinking_plots, thinking_tables
+from experiments import study_rows, thinking_plots, thinking_tables
 from experiments.study_cells import MIDDLE, STRENGTHS
 from minidrpo.rundir.metrics import aes
 
@@ -61,7 +61,7 @@ def as_hoped():
 
 
 ALL_PREDICTED = pd.read_csv(thinking_plots.PREDICTED)
-PREDICTED = ALL_PREDICTED[ALL_PREDICTED.sharing == mode_model.MEASURED]
+PREDICTED = thinking_tables.at_measured_sharing(ALL_PREDICTED)
 
 
 @pytest.fixture(scope="module")
