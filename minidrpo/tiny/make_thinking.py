@@ -136,6 +136,9 @@ def count(texts, levels, correct_PG, length_PG, finished_PG):
         numbers[f"{name}_checks"] = mean_by(level, checks, chosen)
         numbers[f"{name}_accuracy_by_checks"] = mean_by(checks, correct, chosen)
         numbers[f"{name}_passes_agree_by_checks"] = mean_by(checks, agree, chosen)
+        for group, levels_in in (("easy", [1]), ("hard", range(2, LEVELS + 1))):
+            here = [c and k in levels_in for c, k in zip(chosen, level, strict=True)]
+            numbers[f"{name}_{group}_length_by_checks"] = mean_by(checks, length, here)
     return numbers
 
 
