@@ -51,7 +51,7 @@ def one_pass(first, steps, way):
 def trace(first, steps, way, openers=()):
     """The response that takes `way`, with a re-check after each opener. The prompt already holds `<think>`."""
     worked = one_pass(first, steps, way)
-    # Spelled in bytes: these 22 tokens make the long way dear where it is not needed, on easy problems.
+    # Spelled in bytes: these 21 tokens make the long way dear where it is not needed, on easy problems.
     aside = ", slowly and in order" if way == LONG else ""
     checks = "".join(f"\n{opener}:{worked}" for opener in openers)
     return f"{way}{aside}:{worked}{checks}</think>\nThe answer is \\boxed{{{arithmetic.answer_of(first, steps)}}}.<eos>"
