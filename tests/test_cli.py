@@ -93,8 +93,8 @@ def test_help(capsys):
 
 def test_user_errors(capsys):
     with pytest.raises(SystemExit) as stop, cli.user_errors():
-        raise ValueError("x.json: row 3,\n column 'answer': no answer")
-    assert stop.value.code == 2 and capsys.readouterr().err == "error: x.json: row 3, column 'answer': no answer\n"
+        raise ValueError("x.json: row 3,\n column 'answer': no truth")
+    assert stop.value.code == 2 and capsys.readouterr().err == "error: x.json: row 3, column 'answer': no truth\n"
     with pytest.raises(KeyError), cli.user_errors():
         raise KeyError("ours")
 

@@ -223,7 +223,7 @@ def test_rows_without_a_truth_stop_the_run_or_are_left_out_and_counted(tmp_path)
     rows = [{"problem": "q", "answer": a} for a in (1, None, 2, "", 3)]
     (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
     cfg = evaluation.Config(datasets=(str(tmp_path / "own.jsonl"),), template=False)
-    with pytest.raises(ValueError, match="row 1, column 'answer': no answer .*--skip-unanswered"):
+    with pytest.raises(ValueError, match="row 1, column 'answer': no truth .*--skip-unanswered"):
         evaluation.load_sets(cfg, Words())
     problems, _, (note,) = evaluation.load_sets(dataclasses.replace(cfg, skip_unanswered=True), Words())
     assert [p.truth for p in problems] == [1, 2, 3] and "2 rows without a truth" in note

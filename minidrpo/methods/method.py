@@ -46,7 +46,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class Discriminative:
-    """J = weighted scores of the right responses minus a soft maximum of the wrong ones, in a KL trust region."""
+    """J = weighted scores of the right responses minus a soft maximum (or the mean) of the wrong ones, in a
+    KL trust region."""
 
     def has_gradient(self, correct_PG: Tensor, weight_PG: Tensor, on_policy_P: Tensor) -> Tensor:
         """(P, G) bool: responses with a gradient. While KL is 0, as on-policy, groups all right or all wrong have none;

@@ -39,7 +39,7 @@ WORDS += [", check again", " check again", ", once more", "The answer is", " \\b
 def one_pass(first, steps, way):
     """The chain worked out in one way: `18+2-5=15.` or ` start with 18, next +2 so 18+2=20, next -5 so 20-5=15.`"""
     if way == SHORT:
-        return f" {arithmetic.text_of(first, steps)[:-1]}{arithmetic.answer_of(first, steps)}."
+        return f" {arithmetic.text_of(first, steps)[:-1]}{arithmetic.truth_of(first, steps)}."
     total, text = first, f" start with {first}"
     for sign, right in steps:
         result = arithmetic.apply(total, sign, right)
@@ -54,7 +54,7 @@ def trace(first, steps, way, openers=()):
     # Spelled in bytes: these 21 tokens make the long way dear where it is not needed, on easy problems.
     aside = ", slowly and in order" if way == LONG else ""
     checks = "".join(f"\n{opener}:{worked}" for opener in openers)
-    return f"{way}{aside}:{worked}{checks}</think>\nThe answer is \\boxed{{{arithmetic.answer_of(first, steps)}}}.<eos>"
+    return f"{way}{aside}:{worked}{checks}</think>\nThe answer is \\boxed{{{arithmetic.truth_of(first, steps)}}}.<eos>"
 
 
 def training_row(rng, progress):
