@@ -30,7 +30,7 @@ class RunConfig:
     """What every run has; `make` adds the settings of its method."""
 
     # What is trained, on what
-    model: str = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
+    model: str = value("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "a name")
     """A directory or Hub id of a causal LM in safetensors."""
     train_data: str = "deepscaler"
     """A Hub id, a .parquet/.json/.jsonl file, or built in: arithmetic, thinking (thinking@0.9: nine tenths easy)."""
@@ -193,6 +193,9 @@ PRESETS = {  # name: (what it is for, its fields; those of a method count where 
         dict(model="deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", lr=1e-6, shard=True, gpu_memory_utilization=0.6),
     ),
 }
+# A method's config takes those fields of a preset that it has: a misspelt one would vanish
+SETTINGS = {field.name for field in dataclasses.fields(RunConfig)}.union(*(row.flags for row in METHODS.values()))
+assert all(SETTINGS >= fields.keys() for _, fields in PRESETS.values()), "a preset sets what is no setting"
 
 
 @functools.cache
@@ -205,9 +208,13 @@ def config_class(method: str) -> type[RunConfig]:
 
 
 def make(preset: str = "tiny", method: str = "drpo", **changes) -> RunConfig:
-    """A preset's config for one method, with changes. ValueError for a value out of range or an unknown method."""
+    """A preset's config for one method, with changes. ValueError for an unknown name or a value out of range."""
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}{near(preset, PRESETS)}; presets: {', '.join(PRESETS)}")
     cls = config_class(method)
     known = {field.name for field in dataclasses.fields(cls)}
+    for name in changes.keys() - known:
+        raise ValueError(f"{method} has no setting {name!r}{near(name, known)}")
     return cls(**{k: v for k, v in PRESETS[preset][1].items() if k in known} | changes)
 
 

@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from minidrpo import cli
 from minidrpo.engine.policy import HEAD_CHUNK_ELEMENTS
 
 GIB = 2**30
@@ -81,13 +82,17 @@ def read_shapes(model: str) -> Shapes | None:
     path = Path(model).expanduser() / "config.json"
     if not path.is_file():
         return KNOWN.get(model)
-    names = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads")
     try:
-        c = json.loads(path.read_text())
-        kv_heads, tied = c.get("num_key_value_heads") or c[names[-1]], bool(c.get("tie_word_embeddings"))
-        bias = c.get("model_type") == "qwen2" or bool(c.get("attention_bias"))
-        return Shapes(*(c[name] for name in names), kv_heads, c["vocab_size"], tied, c.get("head_dim") or 0, bias)
-    except (KeyError, TypeError, ValueError) as error:
+        c = {name: x for name, x in dict(json.loads(path.read_text())).items() if x is not None}  # null: as if left out
+        hidden, heads = c["hidden_size"], c["num_attention_heads"]
+        sizes = hidden, c["num_hidden_layers"], c["intermediate_size"], heads
+        sizes += c.get("num_key_value_heads", heads), c["vocab_size"], c.get("head_dim", hidden // heads)
+        tied, bias = c.get("tie_word_embeddings", False), c.get("attention_bias", c.get("model_type") == "qwen2")
+        s = Shapes(*sizes[:-1], tied, sizes[-1], bias)
+        if not (cli.fits((tied, bias), tuple[bool, ...]) and cli.fits(sizes, tuple[int, ...]) and 0 < min(sizes)):
+            raise ValueError(s)
+        return s
+    except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError, OSError) as error:
         raise ValueError(f"{path} does not tell the shapes of a decoder: {error}") from error
 
 

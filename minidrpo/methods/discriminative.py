@@ -55,8 +55,8 @@ class DisCO(TrustRegion):
 
     negatives: Literal["dro", "mean"] = "dro"
     """How wrong responses are pushed down: worst case (DisCO, DRPO) or mean (DisCO-b)."""
-    tau: float = value(10.0, "positive", "finite")
-    """Temperature of the DRO over wrong responses; small concentrates on the likeliest one."""
+    tau: float = value(10.0, "between 1e-06 and 1e+06, or inf")
+    """Temperature of the DRO over wrong responses; small concentrates on the likeliest one, inf is the mean."""
     lam: ClassVar[float] = math.inf
 
 
