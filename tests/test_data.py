@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -278,6 +278,7 @@ def test_long_prompts_are_dropped_and_counted():
 
 
 @given(seed=st.integers(0, 9), n=st.integers(1, 40), batch=st.integers(1, 40), epoch=st.integers(0, 5))
+@settings(deadline=None)
 def test_an_epoch_sees_no_problem_twice_and_drops_only_the_remainder(seed, n, batch, epoch):
     if batch > n:
         with pytest.raises(ValueError, match=f"batch of {batch} .* {n} problems"):

@@ -15,7 +15,6 @@ rewards; float lengths keep their type. Masks (correct, and of tokens) are bools
 """
 
 import math
-from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -131,7 +130,7 @@ def difficulty_class(correct_PG: Tensor) -> Tensor:
 
 
 def laser_d_reward(
-    correct_PG: Tensor, length_PG: Tensor, target_3: Tensor | Sequence, bonus: float = 0.5, wrong: float = -0.5
+    correct_PG: Tensor, length_PG: Tensor, target_3: Tensor | list[float], bonus: float = 0.5, wrong: float = -0.5
 ) -> Tensor:
     r"""LASER-D (Liu et al., arXiv 2505.15612): a correct response earns 1, and `bonus` more if it is no longer than the
     target of its prompt's difficulty class (easy, medium, hard; the class from this very group); a wrong one -1/2.
@@ -147,7 +146,7 @@ def laser_d_reward(
 
 
 def laser_d_targets(
-    correct_PG: Tensor, length_PG: Tensor, candidates: Iterable[float], max_length: float, expected: float = 1
+    correct_PG: Tensor, length_PG: Tensor, candidates: range | list[int], max_length: float, expected: float = 1
 ) -> Tensor:
     r"""LASER-D's adaptive targets from responses to a monitor set (theirs: 500 problems, every 20 steps). (3,) floats.
 
@@ -178,7 +177,7 @@ def conditioned_length_reward(
     return within_PG * correct_PG if conditioned else within_PG
 
 
-def format_reward(texts: Sequence[str]) -> Tensor:
+def format_reward(texts: list[str]) -> Tensor:
     r"""GDPO's GSM8K task: 1 for each text `<think>...</think>\n<answer>...</answer>` with one answer pair. (N,).
 
     A chat template that ends in <think> puts it into the prompt: hand in that tail with the response, or all are 0.
@@ -186,7 +185,7 @@ def format_reward(texts: Sequence[str]) -> Tensor:
     return torch.tensor([float(_well_formed(text)) for text in texts])
 
 
-def integer_reward(texts: Sequence[str]) -> Tensor:
+def integer_reward(texts: list[str]) -> Tensor:
     """GDPO's GSM8K task: 1 for each text whose answer is all digits (so not -3 or 1,000, as in its code). (N,)."""
     answers = [text.split("<answer>")[-1].split("</answer>")[0].strip() for text in texts]
     return torch.tensor([float(answer.isascii() and answer.isdigit()) for answer in answers])
@@ -237,7 +236,7 @@ def rloo_advantage(reward_PG: Tensor) -> Tensor:
 
 def gdpo_advantage(
     reward_PGK: Tensor,
-    weight_K: Tensor | Sequence[float] | None = None,
+    weight_K: Tensor | list[float] | None = None,
     batch_norm: bool = True,
     eps: float = 1e-4,
     over: str = "sequences",
