@@ -6,10 +6,11 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: train test test-vllm notebooks test-notebooks lint setup clean help
+.PHONY: train compare test test-vllm notebooks test-notebooks lint setup clean help
 
 help:
 	@echo "make train   train the embedded tiny model with DRPO on this machine (ARGS='--lam 0.2' adds flags)"
+	@echo "make compare DRPO, GRPO with a length penalty and DisCO side by side, on easy and hard problems (minutes)"
 	@echo "make test    run the test suite"
 	@echo "make test-vllm  the tests that need vLLM, on its CPU build in $(VLLM) (4 GB, minutes the first time)"
 	@echo "make notebooks  open the lessons in Jupyter"
@@ -19,6 +20,9 @@ help:
 
 train: setup
 	$(BIN)/python train.py $(ARGS)
+
+compare: setup
+	$(BIN)/python -m experiments.compare $(ARGS)
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)

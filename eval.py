@@ -53,6 +53,7 @@ def evaluate(
     tokenizer,
     ctx: DistContext | None = None,
     grading: dict | None = None,
+    features: dict | None = None,
     progress: bool = True,
     chunk: int = 32,
     done: Sequence[GradedResponse] = (),
@@ -63,7 +64,7 @@ def evaluate(
     chunk: problems per call of the sampler. Chunks are cut from the whole list, whoever takes them and whatever is
     done already, so that one rank, two ranks and a restarted run put the same rows into the same batches.
     done: responses of an earlier, interrupted call with the same arguments. save(responses): called as each chunk is
-    done. grading: reward.grade_all's settings.
+    done. grading: reward.grade_all's settings. features: what to count in the texts (data.features).
     """
     start, ctx = time.monotonic(), ctx or DistContext()
     known = {(r.source, r.index, r.sample): r for r in done}
@@ -103,7 +104,8 @@ def evaluate(
     bar.close()
     known |= {(r.source, r.index, r.sample): r for r in ctx.gather(new)}
     responses = [known[_key(p, s)] for p in problems for s in range(samples)]
-    return summarise(responses, seconds=time.monotonic() - start)
+    seconds = time.monotonic() - start
+    return summarise(responses, limit=max_response_tokens, features=features, seconds=seconds)
 
 
 def _key(problem, sample):
@@ -245,7 +247,8 @@ def run(cfg: Config, ctx: DistContext) -> tuple | None:
         save=lambda new: jsonl.append(output / f"responses.part-{ctx.rank}.jsonl", (r.as_dict() for r in new)),
     )
     if ctx.is_main:
-        return *write_results(cfg, result, output, max_response_tokens, notes, reference), result.seconds
+        features = {spec.partition("@")[0]: data.features(spec) for spec in cfg.datasets}
+        return *write_results(cfg, result, output, max_response_tokens, notes, reference, features), result.seconds
 
 
 def make_sampler(cfg: Config, tokenizer, max_model_len: int, ctx: DistContext):

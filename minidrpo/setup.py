@@ -68,6 +68,7 @@ class Run:
             top_p=cfg.top_p,
             max_response_tokens=cfg.max_response_tokens,
             seed=cfg.seed,
+            features=data.features(cfg.eval_data),
             chunk=math.ceil(min(128, len(problems)) / self.ctx.size),  # many rows at once, yet work for every rank
         )
         self.log.evaluation(step, result)
@@ -205,12 +206,13 @@ def make_sampler(cfg, model, path, tokenizer, max_model_len: int, ctx: DistConte
 def batch_numbers(responses: list[GradedResponse], batch: Batch, cfg) -> dict:
     """What the batch looked like, all ranks together: the numbers to watch first. docs/metrics.md explains each."""
     correct_PG, length_PG = batch.correct_PG, batch.length_PG
-    right = length_PG[correct_PG].float()
+    right, wrong = length_PG[correct_PG].float(), length_PG[~correct_PG].float()
     logp = [x for r in responses for x in r.rollout.logp]
     return {
         "accuracy": correct_PG.float().mean().item(),
         "mean_length": length_PG.float().mean().item(),  # tokens, end token included
         "mean_length_correct": right.mean().item() if len(right) else None,
+        "mean_length_wrong": wrong.mean().item() if len(wrong) else None,
         "truncated": sum(not r.finished for r in responses) / len(responses),
         "mixed_groups": drpo.mixed_groups(correct_PG).float().mean().item(),
         "entropy": -sum(logp) / len(logp),  # nats per token, estimated by the sample

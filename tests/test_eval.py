@@ -76,6 +76,8 @@ def test_numbers_follow_from_the_responses():
     assert [(r.index, r.sample) for r in result.responses] == [(i, s) for i in range(21) for s in range(3)]
     assert result.accuracy == np.mean([r.correct for r in result.responses])
     assert list(result.by_source) == ["set/level-0", "set/level-1"]
+    short = np.mean([r.correct and r.length <= 22 for r in result.responses])
+    assert evaluate(max_response_tokens=88).accuracy_at_budget[0.25] == short and 0 < short < result.accuracy
     for r in result.responses:
         assert r.length == len(r.response) + r.finished  # the end token is counted where there is one
         assert "\0" not in r.response
@@ -144,11 +146,13 @@ def test_two_ranks_equal_one(tmp_path):
 def test_files_are_json_without_nan_and_one_line_per_response(tmp_path):
     result = evaluate(problems=PROBLEMS[:1], prompts=PROMPTS[:1])
     assert math.isnan(result.accuracy_se)
-    sets, _, scores = results.write_results(evaluation.Config(), result, tmp_path, 50, ["a note"])
+    counted = {"set": {"thought_of_w": lambda text: text.startswith("w")}, "another": {"x": len}}
+    sets, _, scores = results.write_results(evaluation.Config(), result, tmp_path, 50, ["a note"], features=counted)
     saved = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
     assert (
         scores is None and list(sets) == list(saved["sets"]) == ["set"] and saved["config"]["max_response_tokens"] == 50
     )
+    assert saved["sets"]["set"]["thought_of_w"] == 1.0 and saved["sets"]["set"]["accuracy_at_budget"]["1.0"] > 0
     assert saved["average"]["plain"]["accuracy"] == result.accuracy and saved["average"]["paper"]["accuracy"] is None
     lines = (tmp_path / "responses.jsonl").read_text().splitlines()
     assert [GradedResponse(**json.loads(line)) for line in lines] == result.responses

@@ -1,5 +1,6 @@
 """metrics.py: brute force for every estimator, the published AES values, averages the paper's way."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -7,10 +8,14 @@ import math
 import numpy as np
 import pytest
 
-from minidrpo.records import GradedResponse
+import config
+from minidrpo import setup
+from minidrpo.methods.table import Batch
+from minidrpo.records import GradedResponse, Rollout
 from minidrpo.rundir import metrics
 from minidrpo.rundir.metrics import summarise
 from minidrpo.show import tables
+from minidrpo.tasks import data
 
 
 def responses(correct_Pn, length_Pn=None, source="s", answer=None):
@@ -189,3 +194,94 @@ def test_step_times_add_up():
     assert "40.0 %" in console.export_text()
     old = metrics.step_times([{"seconds_sample": 0.0, "seconds_update": 2.0, "response_tokens": 5}])
     assert math.isnan(old["generated"]) and math.isnan(old["trained"])  # nothing to divide by, or not logged
+
+
+# --------------------------------------------------------------------------- what a model unlearned: budgets, features
+
+
+def told(index, sample, correct, length, text, source="t/level-1"):
+    return dataclasses.replace(response(index, sample, correct, "1", source=source, length=length), response=text)
+
+
+TOLD = [  # limit 80: budgets of 20, 40 and 80 tokens
+    told(0, 0, True, 20, "Quickly: 1"),  # just within a quarter
+    told(0, 1, True, 21, "Quickly: 1"),  # just above it
+    told(1, 0, True, 40, "Step by step"),
+    told(1, 1, False, 5, "Quickly: 1"),  # short, and wrong: no budget counts it
+    told(2, 0, True, 80, "Step by step", "t/level-2"),
+    told(2, 1, False, 80, "Step by step", "t/level-2"),
+    told(3, 0, True, 41, "Step by step", "t/level-2"),
+    told(3, 1, False, 9, "So, Quickly", "t/level-2"),
+]
+
+
+def test_accuracy_at_budgets_counts_right_responses_up_to_the_limits_share():
+    r = summarise(TOLD, limit=80)
+    assert r.accuracy_at_budget == {0.25: 1 / 8, 0.5: 3 / 8, 1.0: 5 / 8} and r.accuracy == 5 / 8
+    assert r.by_source["t/level-1"].accuracy_at_budget == {0.25: 1 / 4, 0.5: 3 / 4, 1.0: 3 / 4}
+    assert r.by_source["t/level-2"].accuracy_at_budget == {0.25: 0, 0.5: 0, 1.0: 1 / 2}
+    assert r.summary()["accuracy_at_budget"] == {"0.25": 1 / 8, "0.5": 3 / 8, "1.0": 5 / 8}
+    assert summarise(TOLD).accuracy_at_budget == {}, "no limit, no budgets"
+
+
+def test_features_of_the_text_are_shares_of_the_whole_and_of_each_source():
+    features = data.features("thinking@0.9")
+    assert list(features) == ["short_way"] and not data.features("arithmetic") and not data.features("mine.jsonl")
+    saved = summarise(TOLD, features=features).summary()
+    assert (saved["short_way"], "features" in saved) == (3 / 8, False)
+    assert {level: part["short_way"] for level, part in saved["by_source"].items()} == {
+        "t/level-1": 0.75,
+        "t/level-2": 0,
+    }
+    with pytest.raises(AssertionError, match="accuracy"):
+        summarise(TOLD, features={"accuracy": bool}).summary()
+
+
+def printed(show, *args):
+    """What a table, or a function that prints one, looks like."""
+    from rich.console import Console
+
+    console = Console(width=110, record=True, file=open("/dev/null", "w"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "Console", lambda: console)
+        if (table := show(*args)) is not None:
+            console.print(table)
+    return console.export_text()
+
+
+def test_tables_show_budgets_and_the_short_way():
+    r = summarise(TOLD, limit=80, features=data.features("thinking"))
+    text = printed(tables.result_table, {"t": r, "other": summarise(TOLD, limit=80)})
+    rows = [line.split() for line in text.splitlines()]
+    assert "t 4 62.5 ± 12.5 100.0 100.0 37 ± 14 (30) 40 (40) 31 (9) 0.0 0.0 37.5".split() in rows
+    levels = [row for row in rows if row[:1] in (["level-1"], ["level-2"])]
+    assert [row[-1] for row in levels] == ["75.0", "0.0", "0.0", "0.0"], "truncated, for a set without the feature"
+    assert [len(row) for row in levels] == [18, 18, 17, 17]
+    assert "right within 25 / 50 / 100 % of the limit of tokens: t 12.5 / 37.5 / 62.5 %, other 12.5 /" in text
+
+
+def test_before_and_after_show_what_was_unlearned():
+    before = summarise(TOLD, limit=80, features=data.features("thinking")).summary()
+    short = [dataclasses.replace(r, response="Quickly", length=10, correct=r.source == "t/level-1") for r in TOLD]
+    after = summarise(short, limit=80, features=data.features("thinking")).summary()
+    rows = [" ".join(line.split()) for line in printed(tables.print_before_after, before, after, "m").splitlines()]
+    assert "right within 25 % of the limit 12.5 % 50.0 % +37.5 points" in rows
+    assert "right within 50 % of the limit 37.5 % 50.0 % +12.5 points" in rows
+    assert "of right responses 40.4 10.0 -75 %" in rows and "of wrong responses 31.3 10.0 -68 %" in rows
+    level_2 = rows.index("t/level-2: accuracy 50.0 % ±0.0 0.0 % ±0.0 -50.0 points")
+    assert rows[level_2 + 2] == "short way 0.0 % 100.0 % +100.0 points"
+    # Files of an earlier version hold neither; nothing is right at the end, so right responses have no length
+    old = {k: v for k, v in before.items() if k not in ("accuracy_at_budget", "short_way")} | {"by_source": {}}
+    wrong = summarise([dataclasses.replace(r, correct=False) for r in short]).summary() | {"by_source": {}}
+    rows = [" ".join(line.split()) for line in printed(tables.print_before_after, old, wrong, "m").splitlines()]
+    assert not any("within" in row or "short way" in row for row in rows) and "of right responses 40.4 -" in rows
+
+
+def test_a_batch_logs_the_length_of_right_and_of_wrong_responses():
+    rows = [dataclasses.replace(r, rollout=Rollout([1], [2], True, [-0.5])) for r in TOLD]
+    cfg = config.make("tiny", "disco")
+    numbers = setup.batch_numbers(rows, Batch.of(rows, 2, range(4)), cfg)
+    right = numbers["mean_length_correct"], numbers["mean_length_wrong"]
+    assert right == (pytest.approx((20 + 21 + 40 + 80 + 41) / 5), pytest.approx((5 + 80 + 9) / 3))
+    numbers = setup.batch_numbers(rows[:2], Batch.of(rows[:2], 2, range(1)), cfg)
+    assert numbers["mean_length_wrong"] is None

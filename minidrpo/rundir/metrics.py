@@ -9,11 +9,14 @@ P problems | n responses per problem
 import dataclasses
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from minidrpo.records import GradedResponse
+
+BUDGETS = (0.25, 0.5, 1.0)  # shares of the limit at which accuracy is also counted
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class EvalResult:
     accuracy: float
     accuracy_se: float
     """Standard error of the accuracy, clustered by problem; nan for one problem."""
+    accuracy_at_budget: dict
+    """Share of the limit (BUDGETS) -> responses that are right and no longer than it; empty without a limit."""
     pass_at_k: dict
     """k -> the chance that one of k responses is right, for k up to 16, powers of two above, and n."""
     majority: float
@@ -40,19 +45,28 @@ class EvalResult:
     n_problems: int
     n_samples: int
     reasons: Counter
+    features: dict = field(default_factory=dict)
+    """Name -> share of responses whose text has it: what a task wants to be told (tasks/data.py: features)."""
     by_source: dict = field(default_factory=dict)
     """source -> EvalResult, where the problems come from more than one."""
     seconds: float = math.nan
     responses: list = field(default_factory=list, repr=False)
 
     def summary(self) -> dict:
-        """Everything but the single responses and the seconds, as JSON can hold it."""
+        """Everything but the single responses and the seconds, as JSON can hold it; each feature under its name."""
         return as_json(self)
 
 
-def summarise(responses: list[GradedResponse], *, seconds: float = math.nan, breakdown: bool = True) -> EvalResult:
-    """The numbers of a set of responses, the same count for every problem. seconds: how long they took; breakdown:
-    also by source."""
+def summarise(
+    responses: list[GradedResponse],
+    *,
+    limit: int | None = None,
+    features: dict[str, Callable[[str], bool]] | None = None,
+    seconds: float = math.nan,
+    breakdown: bool = True,
+) -> EvalResult:
+    """The numbers of a set of responses, the same count for every problem. limit: the most tokens a response could
+    have. features: name -> whether a response's text has it. seconds: how long they took; breakdown: also by source."""
     assert responses, "nothing to summarise"
     problems = {}
     for r in responses:
@@ -67,9 +81,11 @@ def summarise(responses: list[GradedResponse], *, seconds: float = math.nan, bre
     for r in responses:
         by_source[r.source].append(r)
     sources = sorted(by_source) if breakdown and len(by_source) > 1 else []
+    asked = {"limit": limit, "features": features}
     return EvalResult(
         accuracy=correct_Pn.mean().item(),
         accuracy_se=clustered_se(correct_Pn),
+        accuracy_at_budget={b: float((right & (length_Pn <= b * limit)).mean()) for b in BUDGETS} if limit else {},
         pass_at_k={k: pass_at_k(correct_Pn.sum(1).astype(int), n, k) for k in ks},
         majority=float(np.mean([majority_is_right(group) for group in problems.values()])),
         mean_length=length_Pn.mean().item(),
@@ -84,7 +100,8 @@ def summarise(responses: list[GradedResponse], *, seconds: float = math.nan, bre
         n_problems=len(problems),
         n_samples=n,
         reasons=Counter(r.reason for r in responses),
-        by_source={source: summarise(by_source[source], breakdown=False) for source in sources},
+        features={name: float(np.mean([has(r.response) for r in responses])) for name, has in (features or {}).items()},
+        by_source={source: summarise(by_source[source], breakdown=False, **asked) for source in sources},
         seconds=seconds,
         responses=responses,
     )
@@ -151,10 +168,13 @@ def is_number(value) -> bool:
 
 def as_json(value):
     """`value` as JSON can hold it: dataclasses become objects (without single responses and seconds, so that
-    equal responses give equal files), nan becomes null."""
+    equal responses give equal files), their `features` numbers among the others, nan becomes null."""
     if dataclasses.is_dataclass(value):
         names = [f.name for f in dataclasses.fields(value) if f.name not in ("responses", "seconds")]
-        return {name: as_json(getattr(value, name)) for name in names}
+        record = {name: as_json(getattr(value, name)) for name in names}
+        features = record.pop("features", {})
+        assert not features.keys() & record.keys(), f"a feature has the name of a number: {sorted(features)}"
+        return record | features
     if isinstance(value, dict):
         items = sorted(value.items()) if isinstance(value, Counter) else value.items()
         return {str(k): as_json(v) for k, v in items}

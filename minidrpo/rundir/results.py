@@ -107,12 +107,18 @@ def read_reference(directory: str | Path) -> dict:
         raise ValueError(f"--reference {path}: not the results of an evaluation ({error!r})") from error
 
 
-def write_results(cfg, result, output, max_response_tokens, notes, reference=None) -> tuple[dict, dict, dict | None]:
-    """Write results.json and responses.jsonl; returns (name -> EvalResult, one per data set; their averages; AES)."""
+def write_results(
+    cfg, result, output, max_response_tokens, notes, reference=None, features=None
+) -> tuple[dict, dict, dict | None]:
+    """Write results.json and responses.jsonl; returns (name -> EvalResult, one per data set; their averages; AES).
+    features: data set -> what to count in the texts of its responses."""
     by_set = {}
     for r in result.responses:
         by_set.setdefault(set_name(r.source), []).append(r)
-    sets = {name: summarise(responses) for name, responses in by_set.items()}
+    sets = {
+        name: summarise(responses, limit=max_response_tokens, features=(features or {}).get(name))
+        for name, responses in by_set.items()
+    }
     average = {"plain": {}, "paper": {}}
     for key in ("accuracy", "mean_length"):
         by_name = {name: getattr(r, key) for name, r in sets.items()}

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from minidrpo import cli
 from minidrpo.rundir import jsonl
-from minidrpo.rundir.metrics import step_times
+from minidrpo.rundir.metrics import BUDGETS, is_number, step_times
 
 
 def plain(title: str | None, *columns: str, **style) -> Table:
@@ -40,18 +40,25 @@ def result_table(results: dict, title: str = "", averages: dict | None = None, s
         caption += "\nAES against {reference}: a = {a:g}, b = {b:g}, c = {c:g}".format(
             reference=escape(str(scores["reference"])), **scores["constants"]
         )
+    budgets = {name: r.accuracy_at_budget for name, r in results.items() if r.accuracy_at_budget}
+    if budgets:
+        caption += f"\nright within {_shares(BUDGETS)} % of the limit of tokens: "
+        caption += ", ".join(f"{escape(name)} {_shares(of.values(), 1)} %" for name, of in budgets.items())
+    features = list(dict.fromkeys(name for r in results.values() for name in r.features))
     columns = ["data set", "problems", "pass@1 %", f"pass@{n}", "vote", "tokens"]
-    columns += ["right", "wrong", "trunc\n%", "none %"] + (["AES"] if scores else [])
+    columns += ["right", "wrong", "trunc\n%", "none %"]
+    columns += [f"{name} %".replace("_", "\n") for name in features] + (["AES"] if scores else [])
     table = plain(escape(title) or None, *columns, caption=caption, caption_justify="left")
     for name, r in results.items():
-        table.add_row(*_row(escape(name), r), *_score(scores, name))
+        table.add_row(*_row(escape(name), r, features), *_score(scores, name))
         for part, sub in r.by_source.items():
-            table.add_row(*_row(f"  {escape(part.split('/', 1)[-1])}", sub), style="dim")
+            table.add_row(*_row(f"  {escape(part.split('/', 1)[-1])}", sub, features), style="dim")
     for kind, mean in (averages or {}).items():
         if len(results) > 1 and not math.isnan(mean["accuracy"]):
             accuracy, tokens = f"{100 * mean['accuracy']:.1f}", f"{mean['mean_length']:,.0f}"
             row = f"average ({kind})"
-            table.add_row(row, "", accuracy, "", "", tokens, *[""] * 4, *_score(scores, row), style="bold")
+            empty = [""] * (4 + len(features))
+            table.add_row(row, "", accuracy, "", "", tokens, *empty, *_score(scores, row), style="bold")
     return table
 
 
@@ -59,7 +66,11 @@ def _score(scores, row):
     return [f"{scores[row]:+.3f}" if row in scores else ""] if scores else []
 
 
-def _row(name, r):
+def _shares(values, digits=0):
+    return " / ".join(f"{100 * value:.{digits}f}" for value in values)
+
+
+def _row(name, r, features=()):
     def pm(mean, se, digits):
         return f"{mean:,.{digits}f}" + ("" if math.isnan(se) else f" ± {se:.{digits}f}")
 
@@ -77,6 +88,7 @@ def _row(name, r):
         length(r.mean_length_wrong, r.median_length_wrong),
         f"{100 * r.truncated:.1f}",
         f"{100 * r.unanswered:.1f}",
+        *(f"{100 * r.features[name]:.1f}" if name in r.features else "" for name in features),
     )
 
 
@@ -108,26 +120,40 @@ def print_times(directory: Path) -> None:
 
 def print_before_after(before: dict, after: dict, title: str) -> None:
     """One table: accuracy and length on the same held-out problems, and the change, level by level. before, after:
-    lines of evals.jsonl."""
+    lines of evals.jsonl; what neither holds (a task's features, a number of a later version) has no row."""
     table = plain(f"Held-out problems before and after {escape(title)}", "", "before", "after", "change")
 
     def row(name, key, old, new):
-        if key == "mean_length":
-            scale, unit, change = 1, "", f"{100 * (new[key] / old[key] - 1):+.0f} %" if old[key] else ""
-        else:
-            scale, unit, change = 100, " %", f"{100 * (new[key] - old[key]):+.1f} points"
-        table.add_row(name, *(f"{scale * r[key]:.1f}{unit}{_se(r, key, scale)}" for r in (old, new)), change)
+        known = [r for r in (old, new) if is_number(r.get(key))]
+        if not known:
+            return
+        scale, unit = (1, "") if key.startswith("mean_length") else (100, " %")
+        cells = [f"{scale * r[key]:.1f}{unit}{_se(r, key, scale)}" if r in known else "-" for r in (old, new)]
+        table.add_row(name, *cells, _change(old[key], new[key], scale) if len(known) == 2 else "")
 
     row("accuracy", "accuracy", before, after)
+    cut = [r | (r.get("accuracy_at_budget") or {}) for r in (before, after)]
+    for share in BUDGETS[:-1]:  # the last is the whole limit: accuracy
+        row(f"   right within {100 * share:.0f} % of the limit", str(share), *cut)
     row("mean length (tokens)", "mean_length", before, after)
+    row("   of right responses", "mean_length_correct", before, after)
+    row("   of wrong responses", "mean_length_wrong", before, after)
     row("truncated at the limit", "truncated", before, after)
+    row("short way", "short_way", before, after)
     table.add_section()
     for source, old in before["by_source"].items():
         new = after["by_source"].get(source)
         if new and len(before["by_source"]) > 1:
             row(f"{escape(source)}: accuracy", "accuracy", old, new)
             row("   mean length", "mean_length", old, new)
+            row("   short way", "short_way", old, new)
     Console().print(table)
+
+
+def _change(old, new, scale):
+    if scale == 1:
+        return f"{100 * (new / old - 1):+.0f} %" if old else ""
+    return f"{scale * (new - old):+.1f} points"
 
 
 def _se(record, key, scale):

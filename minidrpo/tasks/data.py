@@ -77,6 +77,12 @@ def is_built_in(spec: str) -> bool:
     return spec == "arithmetic" or spec.partition("@")[0] == "thinking"
 
 
+def features(spec) -> dict:
+    """{name: function(text of a response) -> bool} that a built-in task wants counted: what evaluations report beside
+    accuracy and length. Other data sets have none."""
+    return thinking.FEATURES if is_built_in(spec) and spec != "arithmetic" else {}
+
+
 def _arithmetic(split, n):
     if split not in ARITHMETIC_SIZE:
         raise ValueError(f"arithmetic has no split {split!r}: choose from {', '.join(ARITHMETIC_SIZE)}")

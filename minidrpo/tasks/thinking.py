@@ -29,6 +29,14 @@ def way(response):
     return next((words for words in (SHORT, LONG) if response.startswith(words)), None)
 
 
+def is_short(response):
+    """Whether a response took the short way."""
+    return way(response) == SHORT
+
+
+FEATURES = {"short_way": is_short}  # of a response's text, for the log
+
+
 def chain(level, rng):
     """One random chain of `level` operations: (first number, [(sign, operand), ...])."""
     return arithmetic.chain(level - 1, rng)
