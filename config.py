@@ -10,6 +10,7 @@ changes so that a laptop finishes in minutes.
 
 import dataclasses
 import functools
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,7 +30,7 @@ class RunConfig:
     """What every run has; `make` adds the settings of its method."""
 
     # What is trained, on what
-    model: str = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
+    model: str = value("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "a name")
     """A directory or Hub id of a causal LM in safetensors."""
     train_data: str = "deepscaler"
     """A Hub id, a .parquet/.json/.jsonl file, or built in: arithmetic, thinking (thinking@0.9: nine tenths easy)."""
@@ -46,6 +47,7 @@ class RunConfig:
 
     # One step: sample, grade, weigh, update
     steps: int = value(1000, "1 or more")
+    """Rollout batches; each makes `mini_batches` optimizer steps."""
     prompts_per_step: int = value(128, "1 or more")
     """P, over all ranks."""
     group_size: int = value(8, "2 or more")
@@ -57,6 +59,7 @@ class RunConfig:
     max_response_tokens: int = value(8192, "1 or more")
     """C: longer responses are cut off, count as wrong, and are reported as truncated."""
     temperature: float = value(0.6, "positive", "finite")
+    """Of sampling, and of the log-probabilities that are trained."""
     sampler: Literal["auto", "vllm", "transformers"] = "auto"
     """auto: vLLM where it and a GPU are there, else Transformers."""
     gpu_memory_utilization: float = value(0.5, "in (0, 1)")
@@ -64,13 +67,17 @@ class RunConfig:
 
     # The optimizer
     lr: float = value(2e-6, "0 or more", "finite")
+    """AdamW's learning rate, constant after the warm-up."""
     weight_decay: float = value(0.01, "0 or more", "finite")
+    """AdamW's."""
     warmup_steps: int = value(0, "0 or more")
     """Steps of linear warm-up, then constant."""
     grad_clip: float = value(1.0, "positive")
+    """Largest norm of a mini-batch's gradient."""
     micro_batch_tokens: int = value(16384, "1 or more")
     """Padded tokens per forward pass; changes memory and speed, never the gradient."""
     gradient_checkpointing: bool = True
+    """Compute activations again in the backward pass: less memory, more time."""
     shard: bool = False
     """Split weights, gradients and moments over all ranks (FSDP2) instead of replicating them; needs torchrun."""
     compile: bool = False
@@ -86,20 +93,25 @@ class RunConfig:
     eval_start: bool = True
     """Evaluate the model before the first step, too; without, the run ends without its before/after table."""
     eval_every: int = value(20, "1 or more")
+    """Steps between two held-out evaluations."""
 
     # Watching and keeping
     seed: int = value(0, "0 or more")
+    """Of the data's order and of sampling."""
     run_dir: str = ""
     """Default: runs/ and a name made of the model, the method and the seed."""
     save_every: int = value(20, "1 or more")
+    """Steps between two checkpoints."""
     keep_checkpoints: int = value(2, "1 or more")
-    """Newest checkpoints that stay on disk (beside the last)."""
+    """Newest checkpoints that stay on disk, the last one included."""
     show_every: int = value(10, "1 or more")
     """Steps between two whole responses printed to read."""
     tensorboard: bool = False
+    """Also write the numbers for TensorBoard (pip install tensorboard)."""
     resume: bool = True
     """Go on from the run directory's newest checkpoint; --no-resume refuses a directory that is not empty."""
     trust_remote_code: bool = False
+    """Run code that comes with the model."""
 
     def __post_init__(self):
         cli.check(self)
@@ -181,6 +193,9 @@ PRESETS = {  # name: (what it is for, its fields; those of a method count where 
         dict(model="deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", lr=1e-6, shard=True, gpu_memory_utilization=0.6),
     ),
 }
+# A method's config takes those fields of a preset that it has: a misspelt one would vanish
+SETTINGS = {field.name for field in dataclasses.fields(RunConfig)}.union(*(row.flags for row in METHODS.values()))
+assert all(SETTINGS >= fields.keys() for _, fields in PRESETS.values()), "a preset sets what is no setting"
 
 
 @functools.cache
@@ -193,9 +208,13 @@ def config_class(method: str) -> type[RunConfig]:
 
 
 def make(preset: str = "tiny", method: str = "drpo", **changes) -> RunConfig:
-    """A preset's config for one method, with changes. ValueError for a value out of range or an unknown method."""
+    """A preset's config for one method, with changes. ValueError for an unknown name or a value out of range."""
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}{near(preset, PRESETS)}; presets: {', '.join(PRESETS)}")
     cls = config_class(method)
     known = {field.name for field in dataclasses.fields(cls)}
+    for name in changes.keys() - known:
+        raise ValueError(f"{method} has no setting {name!r}{near(name, known)}")
     return cls(**{k: v for k, v in PRESETS[preset][1].items() if k in known} | changes)
 
 
@@ -222,6 +241,9 @@ def parse(argv: list[str], prog: str, description: str, extra: type | None = Non
         for name in row.flags - METHODS[method].flags:
             users.setdefault(cli.flag_of(name), []).append(other)
     foreign |= {k: f"does nothing with --method {method}, it is for {', '.join(v)}" for k, v in users.items()}
+    if argv and argv[0].startswith("-") and any(word.split("=")[0] == "--model" for word in argv):
+        words = f"lr {TINY.lr:g}, {TINY.max_response_tokens} tokens"
+        print(f"note: no preset is named, so this model gets the settings of `tiny` ({words})", file=sys.stderr)
     return cli.parse(ours, argv, prog=prog, description=description, foreign=foreign)
 
 
@@ -229,4 +251,4 @@ def _unpickle(fields):
     return config_class(fields["method"])(**fields)
 
 
-TINY, THINKING, R1_1_5B, R1_7B = map(make, PRESETS)
+TINY, R1_1_5B, R1_7B = make("tiny"), make("r1-1.5b"), make("r1-7b")

@@ -9,10 +9,10 @@ that is the paper's point. lambda = infinity makes w uniform and the method DisC
 
 `drpo_loss` is the definition, for a whole batch. Training (train.py) calls `drpo_credit` and `micro_batch_loss`, whose
 gradients over the micro-batches add up to that of `drpo_loss`: `test_streamed_gradient_is_that_of_drpo_loss` in
-tests/test_update.py holds it, for every cut of the batch; another test does so over ranks.
+tests/test_update.py holds it, for every cut of the batch; `test_any_number_of_ranks` over ranks.
 
 P prompts | G responses per prompt | N = P*G responses in prompt order | T response tokens (padded)
-Paper: DRPO, arXiv 2510.04474 (objective: Eq. 7); DisCO, arXiv 2505.12366. Here are no models, files or processes.
+Paper: DRPO, arXiv 2510.04474 (objective: Eq. 7); DisCO, arXiv 2505.12366. No models, files or processes here.
 """
 
 import math
@@ -20,7 +20,8 @@ import math
 import torch
 from torch import Tensor
 
-SMALLEST_LAM = 1e-6  # below it preference / lambda loses the differences between preferences to rounding
+SMALLEST_LAM = 1e-6  # below it preference / lambda loses the differences to rounding; tau, too
+LARGEST_TAU = 1e6  # above it tau log mean exp(s/tau) loses the scores to rounding; inf is their mean, without any
 
 # ------------------------------------------------------------------------------------------- preference and weights
 
@@ -32,7 +33,7 @@ def length_preference(length_PG: Tensor, max_length: int, shape: str = "linear")
     `max_length` is C, the response limit in tokens; lengths count the end token. Any other preference over correct
     responses may replace it. Raises ValueError for an unknown shape or a limit that is not positive.
     """
-    if max_length <= 0:
+    if not max_length > 0:
         raise ValueError(f"max_length must be positive, got {max_length}")
     length_PG = torch.as_tensor(length_PG)
     ratio_PG = length_PG / max_length if length_PG.is_floating_point() else length_PG.float() / max_length
@@ -99,7 +100,8 @@ def drpo_objective(
     r"""The value J of Eq. 7 without its constraint, a scalar to *maximise*; 0 when all scores are equal.
 
     Wrong responses are pushed down by tau log mean exp(s/tau), the worst case over distributions near uniform
-    (distributionally robust, DRO), or by their mean (`negatives="mean"`: DisCO-b, the limit of a large tau).
+    (distributionally robust, DRO), or by their mean (`negatives="mean"`: DisCO-b, the limit tau = inf).
+    tau is from 1e-6 to 1e6, else rounding swallows the scores, or inf, which is the mean: ValueError for others.
     Prompts that are all right or all wrong add 0, yet count in P, as in the official code.
     """
     mixed_P = _check_groups(score_PG, correct_PG, weight_PG, tau, negatives)
@@ -135,8 +137,8 @@ def _check_groups(score_PG, correct_PG, weight_PG, tau, negatives):
     assert score_PG.shape == correct_PG.shape == weight_PG.shape, (
         f"{tuple(score_PG.shape)} vs {tuple(correct_PG.shape)} vs {tuple(weight_PG.shape)}"
     )
-    if not tau > 0:
-        raise ValueError(f"tau must be positive, got {tau}")
+    if not (SMALLEST_LAM <= tau <= LARGEST_TAU or tau == math.inf):
+        raise ValueError(f"tau must be between {SMALLEST_LAM:g} and {LARGEST_TAU:g}, or inf, got {tau}")
     if negatives not in ("dro", "mean"):
         raise ValueError(f"unknown negatives {negatives!r}, choose dro or mean")
     return mixed_groups(correct_PG)
@@ -194,6 +196,8 @@ def drpo_loss(
     negatives: str = "dro",
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of a whole batch, to *minimise*: -J + penalty (Eq. 7). Returns (scalar loss, metrics)."""
+    if not (0 <= beta < math.inf and delta >= 0):
+        raise ValueError(f"beta and delta must be 0 or more, beta finite, got {beta} and {delta}")
     weight_PG = positive_distribution(preference_PG, correct_PG, lam)
     score_PG = sequence_score(logp_NT, mask_NT, old_logp_NT, score).reshape(correct_PG.shape)
     objective = drpo_objective(score_PG, correct_PG, weight_PG.to(score_PG), tau, negatives)
@@ -220,10 +224,10 @@ def micro_batch_loss(
     kl_estimator: str = "k1",
     score: str = "log_likelihood",
 ) -> Tensor:
-    """The share of any N responses in the batch's loss, to be minimised: -sum_n credit_n s_n + kl_grad * KL.
+    """What these N responses contribute to the batch's gradient, as a loss: -sum_n credit_n s_n + kl_grad * KL.
 
     credit_N (`drpo_credit`) and kl_grad (`kl_penalty_grad`) are numbers of the whole batch, which has n_tokens response
-    tokens. Summed over micro-batches, the gradients are that of `drpo_loss`; the values are not its value.
+    tokens. The gradients of all micro-batches add up to that of `drpo_loss`; the values do not add up to its value.
     """
     loss = -(credit_N * sequence_score(logp_NT, mask_NT, old_logp_NT, score)).sum()
     if kl_grad > 0:

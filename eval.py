@@ -122,7 +122,7 @@ _calls = itertools.count()  # every rank evaluates in the same order, so the cou
 
 
 def _claim(chunks, world_size):
-    """The chunks this rank answers: the next one nobody has taken yet, from a counter that all ranks share."""
+    """The chunks this rank takes: the next one nobody has taken yet, from a counter that all ranks share."""
     if world_size == 1:
         yield from chunks
         return
@@ -138,18 +138,18 @@ def _claim(chunks, world_size):
 
 @dataclass(frozen=True)
 class Config:
-    model: str = TINY_MODEL
+    model: str = value(TINY_MODEL, "a name")
     """Directory or Hub id of a causal language model in safetensors."""
     datasets: tuple[str, ...] = ("arithmetic",)
     """Built in: arithmetic, thinking. On the Hub: aime, aime25, amc, math, minerva, olympiad_bench, gsm8k, or
     OWNER/NAME[:CONFIG][@SPLIT]. Or a file."""
-    output_dir: str = "runs/eval"
+    output_dir: str = value("runs/eval", "a name")
     """Gets results.json, responses.jsonl and report.html; started again, only what is missing is done."""
-    reference: str | None = None
+    reference: str | None = value(None, "a name")
     """Output directory of another evaluation: adds AES against it, and its responses beside these in report.html."""
-    exceed: int = 4000
+    exceed: int = value(4000, "0 or more")
     """Also give the share of responses longer than this (GDPO's Exceed)."""
-    data_dir: str | None = None
+    data_dir: str | None = value(None, "a name")
     """Directory of NAME.parquet files to take instead of the Hub."""
     samples: int = value(16, "1 or more")
     """Responses per problem."""
@@ -222,7 +222,9 @@ def run(cfg: Config, ctx: DistContext) -> tuple | None:
             jsonl.write(output / "problems.jsonl", map(dataclasses.asdict, problems))
         # One reader for all: a rank that read later would also see what others have begun to write
         done = ctx.gather_parts(read_responses(output) if ctx.is_main else None)[0]
-        missing = len(problems) * cfg.samples - len(done)
+        wanted = {_key(p, s) for p in problems for s in range(cfg.samples)}
+        done = [r for r in done if (r.source, r.index, r.sample) in wanted]  # the files may hold others
+        missing = len(wanted) - len(done)
         longest = max(map(len, prompt_ids)) + max_response_tokens
         sampler = make_sampler(cfg, tokenizer, longest, ctx) if missing else None
     notes += [note] if note else []

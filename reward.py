@@ -32,7 +32,7 @@ from minidrpo.grader.grammar import read_all
 from minidrpo.grader.prover import PROVERS, prove
 from minidrpo.grader.spelling import Unreadable, clean, squash
 from minidrpo.grader.values import Budget, Undecided
-from minidrpo.records import Grade, GradedResponse
+from minidrpo.records import Grade, GradedResponse, Problem, Rollout
 
 Truth = str | int | float | list  # a list holds alternatives, of which one is enough
 Prove = Callable[[tuple, tuple], bool]
@@ -162,12 +162,14 @@ def grade_answer(answer: str, truth: Truth, prove: Prove) -> Grade:
     return Grade(reason == "correct", reason, answer)
 
 
-def grade_with(response, truth, think, require_think, prove):
+def grade_with(response: str, truth: Truth, think: str, require_think: bool, prove: Prove) -> Grade:
+    """The Grade of a whole response; `prove` as in `grade_answer`, the rest as in `grade`."""
     answer, reason = extract(response, think, require_think)
     return Grade(False, reason, None) if answer is None else grade_answer(answer, truth, prove)
 
 
 def within(seconds: float) -> Prove:
+    """sympy's proof, given up after so many seconds."""
     return lambda truth, answer: prove(truth, answer, seconds)
 
 
@@ -211,7 +213,9 @@ def grade_all(
     return grades
 
 
-def grade_rollouts(problems, rollouts, texts, **settings) -> list[GradedResponse]:
+def grade_rollouts(
+    problems: Sequence[Problem], rollouts: Sequence[Rollout], texts: Sequence[str], **settings
+) -> list[GradedResponse]:
     """The graded responses to P problems, in prompt order: N = P*n rollouts and their texts. settings: grade_all's."""
     n = len(rollouts) // len(problems) if problems else 1
     owners = [problem for problem in problems for _ in range(n)]

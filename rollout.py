@@ -5,7 +5,8 @@ Two samplers with one interface, `sample`, `update_weights`, `sleep`, `wake`:
   VLLMSampler          CUDA, or vLLM's CPU build: one in-process engine per rank, fed with the trainer's weights by
                        `update_weights`
 
-P prompts | N = P*n responses in prompt order | B responses decoded at once | T tokens | V vocabulary
+P prompts | Q of them read at once | N = P*n responses in prompt order | B responses decoded at once | V vocabulary
+T columns of the cache | L of them whose tokens are fed | K token ids that end a response
 
 Both give a response the log-probability with which each token was really drawn (temperature and top_p included). A
 response that ended by itself keeps its end-of-sequence token, whose log-probability counts; one cut at `max_tokens`
@@ -16,26 +17,33 @@ import gc
 import importlib.util
 import os
 from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import numpy as np
 import torch
-from transformers import AutoConfig, GenerationConfig
+from torch import nn
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.cache_utils import Cache
 
 from minidrpo.engine import arrival
-from minidrpo.engine.decoding import Batch, GrowingLayer, advance, merge, remove_done, uniforms
+from minidrpo.engine.decoding import DecodingBatch, GrowingLayer, advance, merge, remove_done, uniforms
 from minidrpo.engine.shard import forward_of, named_weights
 from minidrpo.records import Rollout
 
+Prompts = Sequence[list[int]]  # token ids
 
-def decode(rollout: Rollout, tokenizer) -> str:
+
+def decode(rollout: Rollout, tokenizer: Tokenizer) -> str:
     """The response as text without its end token. Other special tokens stay: `</think>` may be one."""
     ids = rollout.response_ids[:-1] if rollout.finished else rollout.response_ids
     return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
-def eos_token_ids(config, generation_config=None, tokenizer=None):
+def eos_token_ids(
+    config: PretrainedConfig, generation_config: GenerationConfig | None = None, tokenizer: Tokenizer | None = None
+) -> list[int]:
     """Every token id that ends a response, sorted: the generation config's (else the config's), the tokenizer's."""
     named = getattr(generation_config, "eos_token_id", None)
     named = getattr(config, "eos_token_id", None) if named is None else named
@@ -47,7 +55,10 @@ def eos_token_ids(config, generation_config=None, tokenizer=None):
     return ids
 
 
-def check_request(prompt_ids, n, temperature, top_p, max_tokens, seeds, max_model_len):
+def check_request(
+    prompt_ids: Prompts, n: int, temperature: float, top_p: float, max_tokens: int, seeds: list[int],
+    max_model_len: int | None,
+) -> None:  # fmt: skip
     """ValueError, one line, for a request that cannot be sampled as asked."""
     if not all(prompt_ids):
         raise ValueError(f"rollout: prompt {[len(ids) for ids in prompt_ids].index(0)} has no tokens")
@@ -64,7 +75,7 @@ def check_request(prompt_ids, n, temperature, top_p, max_tokens, seeds, max_mode
         )
 
 
-def checked(rollouts):
+def checked(rollouts: list[Rollout]) -> list[Rollout]:
     """`rollouts`, or FloatingPointError if a probability is NaN: the weights have diverged, nothing can go on."""
     if not all(x == x for r in rollouts for x in r.logp):
         raise FloatingPointError("the model's probabilities are not numbers (nan): its weights have diverged")
@@ -83,18 +94,20 @@ class TransformersSampler:
     repeats them, and on a CPU it is several times faster (BENCHMARKS.md): finished rows leave, caches grow in place.
 
     max_batch: rows decoded at once, which bounds memory. autocast: dtype for torch.autocast; None: the weights' own.
-
     exact: in float32 its log-probabilities are the trainer's up to rounding, so the trainer need not score again.
     """
 
-    def __init__(self, model, tokenizer=None, *, max_batch=512, max_model_len=None, autocast=None):
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: Tokenizer | None = None, *,
+        max_batch: int = 512, max_model_len: int | None = None, autocast: torch.dtype | None = None,
+    ):  # fmt: skip
         self.model, self.max_batch, self.autocast = model, max_batch, autocast
         self.exact = autocast is None and torch.finfo(model.dtype).bits >= 32
         self.max_model_len = max_model_len or getattr(model.config, "max_position_embeddings", None)
         self.eos_ids = eos_token_ids(model.config, getattr(model, "generation_config", None), tokenizer)
 
     @torch.no_grad()
-    def update_weights(self, model, policy=None):
+    def update_weights(self, model: nn.Module, policy: nn.Module | None = None) -> None:
         """Copy the trainer's weights, one at a time, where the sampler's are others."""
         if model is not self.model:
             own = dict(self.model.named_parameters())
@@ -102,14 +115,16 @@ class TransformersSampler:
                 own.pop(name).copy_(tensor)
             assert not own, f"no new weights for {', '.join(own)}"
 
-    def sleep(self):
+    def sleep(self) -> None:
         """Nothing to free: the cache lives only inside `sample`."""
 
-    def wake(self):
+    def wake(self) -> None:
         """Nothing to load."""
 
     @torch.no_grad()  # not inference_mode: a tensor that a module kept from it (rotary tables) would break training
-    def sample(self, prompt_ids, *, n, temperature, top_p=1.0, max_tokens, seeds):
+    def sample(
+        self, prompt_ids: Prompts, *, n: int, temperature: float, top_p: float = 1.0, max_tokens: int, seeds: list[int]
+    ) -> list[Rollout]:
         """n responses to every prompt: N = P*n Rollouts in prompt order. seeds: one per prompt, see `uniforms`."""
         check_request(prompt_ids, n, temperature, top_p, max_tokens, seeds, self.max_model_len)
         training, device = self.model.training, self.model.device
@@ -141,17 +156,17 @@ class TransformersSampler:
         return checked([Rollout(prompt_ids[p], *responses[p, i]) for p in range(len(prompt_ids)) for i in range(n)])
 
     def _read(self, group, prompt_ids, seeds, max_tokens):
-        """Run the prompts of `group`, [(prompt, indices)], once each. Returns their rows as a Batch whose cache has one
-        row per prompt, the cache row of each row, and the logits of the first token, (B, V)."""
+        """Run the prompts of `group`, [(prompt, indices)], once each. Returns their rows as a DecodingBatch whose
+        cache has one row per prompt, the cache row of each row, and the logits of the first token, (B, V)."""
         device = self.model.device
         prompts = [prompt_ids[p] for p, _ in group]
         width = max(map(len, prompts))
-        ids_QT = torch.tensor([[0] * (width - len(ids)) + ids for ids in prompts], device=device)
+        ids_QL = torch.tensor([[0] * (width - len(ids)) + ids for ids in prompts], device=device)
         length_Q = torch.tensor([len(ids) for ids in prompts], device=device)
-        position_QT = torch.arange(width, device=device) - (width - length_Q[:, None])
+        position_QL = torch.arange(width, device=device) - (width - length_Q[:, None])
         cache = Cache(layer_class_to_replicate=GrowingLayer)
-        mask_QT = (position_QT >= 0).long() if min(map(len, prompts)) < width else None
-        logits_QV = self._forward(ids_QT, mask_QT, position_QT.clamp(min=0), cache)
+        mask_QT = (position_QL >= 0).long() if min(map(len, prompts)) < width else None
+        logits_QV = self._forward(ids_QL, mask_QT, position_QL.clamp(min=0), cache)
         index = torch.tensor([q for q, (_, indices) in enumerate(group) for _ in indices], device=device)
         ids = [(p, i) for p, indices in group for i in indices]
         uniform = np.stack([uniforms(seeds[p], i, max_tokens + 1) for p, i in ids])
@@ -167,7 +182,7 @@ class TransformersSampler:
             "logp": torch.zeros(len(ids), max_tokens + 1, device=device),
             "uniform": torch.from_numpy(uniform).to(device),
         }
-        return Batch(rows, cache), index, logits_QV[index]
+        return DecodingBatch(rows, cache), index, logits_QV[index]
 
     def _next_logits(self, batch):
         """Feed each row's last token; returns (B, V)."""
@@ -182,11 +197,11 @@ class TransformersSampler:
         batch.rows["length"] = length_B + 1
         return logits_BV
 
-    def _forward(self, ids_BT, mask_BT, position_BT, cache):
+    def _forward(self, ids_BL, mask_BT, position_BL, cache):
         output = self.model(
-            input_ids=ids_BT,
+            input_ids=ids_BL,
             attention_mask=mask_BT,
-            position_ids=position_BT,
+            position_ids=position_BL,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
@@ -214,17 +229,10 @@ class VLLMSampler:
     exact = False  # other kernels, and bfloat16 on CUDA: the trainer scores the responses itself
 
     def __init__(
-        self,
-        model_path,
-        tokenizer=None,
-        *,
-        device=None,
-        max_model_len=None,
-        seed=0,
-        gpu_memory_utilization=0.5,
-        trust_remote_code=False,
-        **engine_options,
-    ):
+        self, model_path: str, tokenizer: Tokenizer | None = None, *,
+        device: str | torch.device | None = None, max_model_len: int | None = None, seed: int = 0,
+        gpu_memory_utilization: float = 0.5, trust_remote_code: bool = False, **engine_options,
+    ):  # fmt: skip
         config = AutoConfig.from_pretrained(model_path, trust_remote_code=trust_remote_code)
         try:
             generation_config = GenerationConfig.from_pretrained(model_path)
@@ -273,7 +281,9 @@ class VLLMSampler:
         self.llm.llm_engine.engine_core._finalizer.detach()
         gc.unfreeze()
 
-    def sample(self, prompt_ids, *, n, temperature, top_p=1.0, max_tokens, seeds):
+    def sample(
+        self, prompt_ids: Prompts, *, n: int, temperature: float, top_p: float = 1.0, max_tokens: int, seeds: list[int]
+    ) -> list[Rollout]:
         """n responses to every prompt: N = P*n Rollouts in prompt order. seeds: one per prompt."""
         check_request(prompt_ids, n, temperature, top_p, max_tokens, seeds, self.max_model_len)
         return checked(self._generate(prompt_ids, n, temperature, top_p, max_tokens, seeds))
@@ -310,7 +320,7 @@ class VLLMSampler:
         return rollouts
 
     @torch.no_grad()
-    def update_weights(self, model, policy=None):
+    def update_weights(self, model: nn.Module, policy: nn.Module | None = None) -> None:
         """Overwrite the engine's weights with those of `model`, parameter by parameter, and check that they arrived.
         policy: what holds `model`, where that is sharded."""
         self.wake()
@@ -324,13 +334,13 @@ class VLLMSampler:
             limit = 1e-4 if self.dtype == torch.float32 else 0.1
             arrival.compare(rollouts, model, forward_of(policy, model), limit, unseen[0])
 
-    def sleep(self):
+    def sleep(self) -> None:
         """Hand the engine's GPU memory (KV cache, weights) to the trainer until `update_weights`. On CPU: nothing."""
         if self.cuda and not self.asleep:
             self.llm.sleep(level=2)  # level 2 keeps no copy of the weights: update_weights brings newer ones anyway
             self.asleep = True
 
-    def wake(self):
+    def wake(self) -> None:
         """Take the memory back."""
         if self.asleep:
             torch.cuda.empty_cache()  # what the trainer's allocator holds without using it
@@ -341,24 +351,24 @@ class VLLMSampler:
 # --- choosing ---------------------------------------------------------------------------------------------------------
 
 
-def is_vllm(kind, device):
+def is_vllm(kind: str, device: torch.device) -> bool:
     """Does the sampler called `kind` mean vLLM on this machine?"""
     return kind == "vllm" or (kind == "auto" and device.type == "cuda" and importlib.util.find_spec("vllm") is not None)
 
 
 def make_sampler(
-    kind,
-    model,
-    model_path,
-    tokenizer,
+    kind: str,
+    model: PreTrainedModel | Callable[[], PreTrainedModel],
+    model_path: str,
+    tokenizer: Tokenizer | None,
     *,
-    device,
-    max_model_len=None,
-    seed=0,
-    gpu_memory_utilization=0.5,
-    max_batch=512,
-    trust_remote_code=False,
-):
+    device: str | torch.device,
+    max_model_len: int | None = None,
+    seed: int = 0,
+    gpu_memory_utilization: float = 0.5,
+    max_batch: int = 512,
+    trust_remote_code: bool = False,
+) -> TransformersSampler | VLLMSampler:
     """The sampler called "vllm" or "transformers"; "auto" is vLLM where it is installed and there is a GPU.
 
     model: what TransformersSampler reads, the trainer's; or a function that makes it one of its own. model_path: the

@@ -17,6 +17,7 @@ import sys
 import numpy as np
 import torch
 import transformers
+from torch import Tensor
 
 import config
 import drpo
@@ -24,14 +25,15 @@ import reward
 import rollout
 from minidrpo import cli, setup
 from minidrpo.engine import batches
-from minidrpo.engine.distributed import init_distributed, shutdown
+from minidrpo.engine.distributed import DistContext, init_distributed, shutdown
 from minidrpo.engine.shard import whole
 from minidrpo.methods import baselines
 from minidrpo.methods import table as methods
+from minidrpo.records import Rollout
 from minidrpo.tasks import data
 
 
-def train(cfg, ctx):
+def train(cfg: config.RunConfig, ctx: DistContext) -> None:
     """Run (or go on with) the training that `cfg` describes; its files are then in cfg.directory."""
     run = setup.start(cfg, ctx)
     if run is None:  # all its steps are done
@@ -62,16 +64,16 @@ def train(cfg, ctx):
         batch = methods.Batch.of(responses, cfg.group_size, chosen, run.opened)
         clock.lap("grade")
 
-        # 3 weigh: how much each response is wanted; for DRPO, a distribution over a prompt's correct responses
+        # 3 weigh: one number per response: DRPO's weight among the prompt's correct ones, or a baseline's advantage
         weight_PG, run.state = methods.compute_weights(batch, cfg, run.state)
         clock.lap("weigh")
 
         # 4 update: the model's log-probabilities move by these weights; then the sampler gets the new model
         for group in run.optimizer.param_groups:
             group["lr"] = cfg.lr * min(1.0, step / max(1, cfg.warmup_steps))
-        tokens = [r.rollout for r in responses]
-        numbers = update(run.policy, run.optimizer, tokens, batch.correct_PG, weight_PG, cfg, ctx, run.sampler.exact)
-        run.optimizer.zero_grad(set_to_none=True)  # gradients would take room that the sampler wants
+        rollouts = [r.rollout for r in responses]
+        numbers = update(run.policy, run.optimizer, rollouts, batch.correct_PG, weight_PG, cfg, ctx, run.sampler.exact)
+        run.optimizer.zero_grad(set_to_none=True)  # room for the sampler (DDP keeps its buckets)
         clock.lap("update")
         run.sampler.update_weights(run.model, run.policy)
         clock.lap("sync")
@@ -86,37 +88,48 @@ def train(cfg, ctx):
     run.close()
 
 
-def update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, ctx, exact_sampler=False):
+def update(
+    policy: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rollouts: list[Rollout],
+    correct_PG: Tensor,
+    weight_PG: Tensor,
+    cfg: config.RunConfig,
+    ctx: DistContext,
+    exact_sampler: bool = False,
+) -> dict[str, float]:
     """Stage 4: one optimizer step per mini-batch, streamed in micro-batches. Returns numbers to log.
 
     weight_PG: DRPO's weights or a baseline's advantages. exact_sampler: the sampler's log-probabilities are the
     trainer's own up to rounding, so the responses need not be scored a second time.
     """
     method = methods.METHODS[cfg.method]
-    on_policy_P = torch.arange(len(correct_PG)) < len(correct_PG) // cfg.mini_batches  # the first mini-batch: KL is 0
-    teaches_PG = method.surrogate.teaches(correct_PG, weight_PG, on_policy_P)
-    minis = batches.mini_batches(rollouts, correct_PG, weight_PG, teaches_PG, cfg, ctx)
+    P = len(correct_PG)
+    on_policy_P = torch.arange(P) < P // cfg.mini_batches  # prompts of the first mini-batch: there KL is 0
+    has_gradient_PG = method.surrogate.has_gradient(correct_PG, weight_PG, on_policy_P)
+    minis = batches.mini_batches(rollouts, correct_PG, weight_PG, has_gradient_PG, cfg, ctx)
+    # A clipped surrogate's first mini-batch gets its old log-probabilities from its own forward pass, below
     batches.score_old(policy, minis if method.discriminative else minis[1:], exact_sampler)
     gap = torch.zeros(2, dtype=torch.float64)
     for mini in minis:
         if method.discriminative:  # DRPO, DisCO: a response's credit depends on the scores of its whole group
             credit_N, kl_grad = score_and_credit(policy, mini, cfg, ctx, on_policy=mini is minis[0])
-        else:  # GRPO and the others: it needs only its own advantage
+        else:  # GRPO and the others: it needs only its own advantage; vars: aggregate, clip_low, clip_high
             advantage_N = mini.weight_PG.flatten()
-            clip = vars(method.surrogate) | mini.sizes | {"max_tokens": cfg.max_response_tokens}
+            how = vars(method.surrogate) | mini.sizes | {"max_tokens": cfg.max_response_tokens}
         optimizer.zero_grad(set_to_none=True)
         for micro in mini.micro_batches:
             with micro.gradient_sync(policy):
                 logp_NT = policy(*micro.inputs)
-                tokens = logp_NT, micro.old_logp(logp_NT), micro.mask_NT
+                logps = logp_NT, micro.old_logp(logp_NT), micro.mask_NT
                 if micro.is_filler:
                     loss = logp_NT.sum()  # no gradient, but all ranks must run a sharded model
                 elif method.discriminative:
                     credit = credit_N[micro.rows].to(logp_NT)
-                    loss = drpo.micro_batch_loss(*tokens, credit, kl_grad, mini.n_tokens, cfg.kl_estimator, cfg.score)
+                    loss = drpo.micro_batch_loss(*logps, credit, kl_grad, mini.n_tokens, cfg.kl_estimator, cfg.score)
                 else:
-                    loss = -baselines.clipped_surrogate(*tokens, advantage_N[micro.rows].to(logp_NT), **clip)
-                    mini.note(-loss, drpo.kl_per_token(*tokens).sum(), micro.mask_NT.sum())
+                    loss = -baselines.clipped_surrogate(*logps, advantage_N[micro.rows].to(logp_NT), **how)
+                    mini.add_to_log(-loss, drpo.kl_per_token(*logps).sum(), micro.mask_NT.sum())
                 (loss * ctx.size).backward()  # DDP and FSDP average over ranks; the batch's gradient is a sum
             if mini is minis[0]:  # still the policy that sampled
                 gap += micro.sampler_gap(logp_NT.detach())
@@ -128,7 +141,7 @@ def update(policy, optimizer, rollouts, correct_PG, weight_PG, cfg, ctx, exact_s
 
 
 @torch.no_grad()
-def score_and_credit(policy, mini, cfg, ctx, on_policy):
+def score_and_credit(policy, mini, cfg, ctx, on_policy: bool) -> tuple[Tensor, float]:
     """(credit_N, factor of grad KL) of DRPO and DisCO: from the scores and the KL of the whole mini-batch under the
     current weights. on_policy: these are the weights that sampled, whose log-probabilities are there already."""
     score_N, kl = torch.zeros(mini.n, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
@@ -141,9 +154,9 @@ def score_and_credit(policy, mini, cfg, ctx, on_policy):
             kl_NT = drpo.kl_per_token(logp_NT, micro.old_logp_NT, micro.mask_NT, cfg.kl_estimator)
             kl += kl_NT.sum().double().cpu() / mini.n_tokens
     score_PG, kl = ctx.all_sum(score_N).view(mini.correct_PG.shape), ctx.all_sum(kl)
-    groups = score_PG, mini.correct_PG, mini.weight_PG.double(), cfg.tau, cfg.negatives
-    mini.objective, mini.kl = drpo.drpo_objective(*groups).item(), kl.item()
-    return drpo.drpo_credit(*groups).flatten(), drpo.kl_penalty_grad(kl, cfg.beta, cfg.delta).item()
+    of_J = score_PG, mini.correct_PG, mini.weight_PG.double(), cfg.tau, cfg.negatives
+    mini.objective, mini.kl = drpo.drpo_objective(*of_J).item(), kl.item()
+    return drpo.drpo_credit(*of_J).flatten(), drpo.kl_penalty_grad(kl, cfg.beta, cfg.delta).item()
 
 
 def main(argv=None):

@@ -30,8 +30,6 @@ import config
 from minidrpo import cli
 from minidrpo.methods import baselines
 from minidrpo.methods import table as methods
-from minidrpo.methods.discriminative import PREFERENCES
-from minidrpo.methods.several import REWARDS
 from minidrpo.rundir import jsonl
 from minidrpo.show import plots
 
@@ -50,16 +48,19 @@ COLUMNS = [
 class Config:
     samples: str = ""
     """A run's samples.jsonl; none: Figure 1 of the paper."""
-    step: int = 0
+    step: int = cli.value(0, "0 or more")
     """Which training step's groups; 0: the last one in the file."""
     problem: int = -1
     """Which of the step's groups, from 0; -1: all."""
     plot: str = ""
-    """Also draw the table into this PNG file."""
+    """Also draw the table into this file: .png (also without an ending), .pdf or .svg."""
     lam: float | None = None
     """DRPO's hyperparameter; by default the run's own (its config.json) or, for Figure 1, the paper's."""
     alpha: float | None = None
     """The same for grpo-lp and rloo-lp."""
+
+    def __post_init__(self):
+        cli.check(self)
 
 
 @dataclass(frozen=True)
@@ -179,19 +180,16 @@ def read_groups(path: str | Path, step=0, problem=-1, **settings) -> Groups:
 
 def _run_settings(path) -> dict:
     """What decides the weights among the settings of the run that wrote `path`; {} without that file."""
-    kinds = {"max_response_tokens": int}
-    for name, method in methods.METHODS.items():
-        kinds |= {key: type(getattr(config.make("tiny", name), key)) for key in method.flags}
+    flags = {name: {"max_response_tokens"} | method.flags for name, method in methods.METHODS.items()}
     try:
         saved = json.loads(path.read_text()) if path.exists() else {}
-        # JSON has no infinity (it is a text there) and no tuples
-        settings = {key: kinds[key](value) for key, value in saved.items() if key in kinds}
-        unknown = {settings.get("preference", "linear")} - PREFERENCES.keys()
-        unknown |= set(settings.get("rewards", ())) - REWARDS.keys()
-        if unknown:
-            raise ValueError(f"minidrpo/methods has no {', '.join(sorted(unknown))}")
+        settings = {key: value for key, value in saved.items() if any(key in known for known in flags.values())}
+        for key, value in settings.items():  # JSON has no infinity (it is a text there) and no tuples
+            settings[key] = math.inf if value == "inf" else tuple(value) if isinstance(value, list) else value
+        for name, known in flags.items():
+            config.make("tiny", name, **{key: settings[key] for key in known & settings.keys()})
         return settings
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: not the settings of a run: {error}") from error
 
 
@@ -300,10 +298,24 @@ def plot(groups: Groups, out_png):
         return fig
 
 
+def file_to_draw(name: str) -> Path:
+    """The file that `--plot name` writes. ValueError, before anything is drawn, if it cannot be."""
+    path = Path(name)
+    path = path if path.suffix else path.with_name(f"{path.name}.png")
+    if Path(name).is_dir() or path.is_dir():
+        raise ValueError(f"--plot {name} is a directory")
+    if path.suffix not in (".png", ".pdf", ".svg"):
+        raise ValueError(f"--plot {name}: {path.suffix} is not supported, choose .png, .pdf or .svg")
+    if not path.parent.is_dir():
+        raise ValueError(f"--plot {name}: no such directory: {path.parent}")
+    return path
+
+
 def main(argv=None):
     cfg = cli.parse(Config, argv, prog="credit.py", description="Each response's credit under every method.")
     console = Console()
     with cli.user_errors():
+        out = file_to_draw(cfg.plot) if cfg.plot else None
         settings = {name: getattr(cfg, name) for name in ("lam", "alpha") if getattr(cfg, name) is not None}
         if cfg.samples:
             groups = read_groups(cfg.samples, cfg.step, cfg.problem, **settings)
@@ -313,12 +325,12 @@ def main(argv=None):
             groups = figure_1(**settings)
             show_conventions(console)
         show(groups, console)
-        if cfg.plot:
+        if out:
             try:
-                plot(groups, cfg.plot)
+                plot(groups, out)
             except OSError as error:
-                raise ValueError(f"--plot {cfg.plot}: {error.strerror}") from error
-            console.print(cfg.plot, highlight=False)
+                raise ValueError(f"--plot {out}: {error.strerror}") from error
+            console.print(str(out), highlight=False, markup=False)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""study.py - eight methods at several strengths, with several seeds, under equal budgets: the trade-off measured.
+"""study.py - methods x strengths x shares of easy prompts x bases x seeds, under equal budgets, into one tidy file.
 
-    python -m experiments.study                   all of it; start it again and it goes on, finished runs are kept
-    python -m experiments.study --methods drpo rloo-lp --seeds 0 --workers 4
+    python -m experiments.study                       the thinking world; start it again and it goes on
+    python -m experiments.study --parts lr decide     only these parts (study_cells.py says what they hold)
+    python -m experiments.study habit                 the older study, on the first embedded model
 
-First each method's learning rate: one middle strength, every rate of one small grid, judged on validation problems.
-Then methods x strengths x seeds at that rate, judged on the test problems. Each run is train.py's
-loop in a process of its own with one thread. All numbers go to one tidy file (COLUMNS), and figures are made from it.
+First each method's learning rate: one middle strength, every rate of one small grid, judged on validation problems of
+the training split. Then the cells at that rate, judged on the test problems. Each run is train.py's loop in a process
+of its own with one thread. All numbers go to one tidy file (COLUMNS), and to one with the results problem by problem,
+for intervals; tables and figures are made from these two.
 """
 
 import contextlib
@@ -15,6 +17,8 @@ import json
 import math
 import multiprocessing as mp
 import os
+import shutil
+import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,126 +29,160 @@ from pathlib import Path
 from tqdm import tqdm
 
 import config
-from experiments import study_plots
+from experiments import study_plots, study_rows, thinking_plots
+from experiments.study_cells import WORLDS, Cell, World, problem_sets, train_set
 from minidrpo import cli
 from minidrpo.methods.table import METHODS
 from minidrpo.rundir import jsonl, metrics
-from minidrpo.tasks import arithmetic
 
-STRENGTHS = {  # weak to strong; a method's first one is its own reference without a length penalty, where it has one
-    "drpo": (math.inf, 0.5, 0.2, 0.1, 0.05),
-    "grpo": (None,),
-    "grpo-lp": (0.1, 0.3, 1.0, 3.0),
-    "rloo-lp": (0.0, 0.1, 0.2, 0.4, 0.8),
-    "alp": (1e-9, 1e-8, 1e-7, 1e-3),
-    "hapo": (0.01, 0.1, 0.3, 1.0),
-    "grpo-sum": (64,),
-    "gdpo": (64,),
-}
-MIDDLE = {  # where learning rates are compared
-    **{"drpo": 0.2, "grpo": None, "grpo-lp": 0.3, "rloo-lp": 0.2, "alp": 1e-8, "hapo": 0.1},
-    **{"grpo-sum": 64, "gdpo": 64},
-}
-COLUMNS = (
-    *("method", "hyperparameter", "strength", "lr", "seed", "role", "phase", "step", "group"),
-    *("accuracy", "accuracy_se", "mean_length", "mean_length_se", "truncated", "mixed_groups", "entropy", "kl"),
-    *("grad_norm", "reward_length", "seconds"),
-)
+BUDGET = ("steps", "prompts_per_step", "train_problems", "max_problems", "samples")
 
 
 @dataclass(frozen=True)
 class Study:
-    methods: tuple[str, ...] = tuple(STRENGTHS)
-    """Which rows of STRENGTHS."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    world: str = "thinking"
+    """Which row of study_cells.WORLDS."""
+    parts: tuple[str, ...] = ()
+    """Which parts run now, in the world's order; none: all. `lr` comes first."""
+    methods: tuple[str, ...] = ()
+    """Only these; none: all."""
+    seeds: tuple[int, ...] = ()
+    """Only these; none: all."""
+    bases: tuple[int, ...] = ()
+    """Only these; none: all."""
     lrs: tuple[float, ...] = (1e-4, 2e-4, 4e-4)
     """The grid of learning rates."""
-    steps: int = 20
+    steps: int = 40
     prompts_per_step: int = 16
-    train_problems: int = 80
+    train_problems: int = 160
     """Few enough that every problem comes back four times: HAPO's record of a problem is of no use before."""
-    max_problems: int = 512
+    max_problems: int = 250
     samples: int = 2
-    dir: str = "runs/study"
+    dir: str = "runs/study-thinking"
     """Where the runs live; a study with another budget needs another one."""
-    out: str = "experiments/results/study.csv"
+    out: str = "experiments/results/thinking.csv"
+    figure: str = "docs/thinking.png"
+    """Where the README's picture goes; the others lie beside `out`."""
     workers: int = 2
     """Runs at a time, one thread each."""
 
     def __post_init__(self):
-        for name in self.methods:
-            if name not in STRENGTHS:
-                raise ValueError(f"--methods: {name!r} is not one of {', '.join(STRENGTHS)}")
-        for flag in ("steps", "prompts_per_step", "train_problems", "max_problems", "samples", "workers"):
+        if self.world not in WORLDS:
+            raise ValueError(f"--world {self.world!r} is not one of {', '.join(WORLDS)}")
+        world = WORLDS[self.world]
+        for flag, known in (("parts", ["lr", *world.parts]), ("methods", world.middle)):
+            if wrong := [name for name in getattr(self, flag) if name not in known]:
+                raise ValueError(f"--{flag}: {wrong[0]!r} is not one of {', '.join(known)}")
+        for flag in (*BUDGET, "workers"):
             if getattr(self, flag) < 1:
                 raise ValueError(f"--{flag.replace('_', '-')} must be 1 or more, got {getattr(self, flag)}")
-        for flag, ok, rule in (
-            ("methods", lambda name: True, "names"),
-            ("seeds", lambda seed: seed >= 0, "0 or more"),
-            ("lrs", lambda lr: 0 < lr < math.inf, "positive"),
-        ):
-            values = getattr(self, flag)
-            if not values or len(set(values)) < len(values) or not all(map(ok, values)):
-                raise ValueError(f"--{flag} must be {rule}, at least one and none twice, got {values}")
+        if not self.lrs or len(set(self.lrs)) < len(self.lrs) or not all(0 < lr < math.inf for lr in self.lrs):
+            raise ValueError(f"--lrs must be positive, at least one and none twice, got {self.lrs}")
         if self.train_problems < self.prompts_per_step:
             raise ValueError(f"--train-problems {self.train_problems} are fewer than --prompts-per-step asks for")
-        if self.train_problems + self.max_problems > arithmetic.MAX_PROBLEMS:
-            raise ValueError(f"--train-problems and --max-problems: at most {arithmetic.MAX_PROBLEMS} together")
+
+    @property
+    def rules(self) -> World:
+        return WORLDS[self.world]
+
+    def cells(self, part) -> list[Cell]:
+        """Those that this command asks for."""
+        asked = {"method": self.methods, "seed": self.seeds, "base": self.bases}
+        return [
+            cell for cell in self.rules.cells([part])
+            if all(not chosen or getattr(cell, key) in chosen for key, chosen in asked.items())
+        ]  # fmt: skip
+
+    def path(self, *parts) -> Path:
+        return Path(self.dir, *map(str, parts))
+
+
+HABIT = dict(world="habit", steps=20, train_problems=80, max_problems=512, dir="runs/study")
+PRESETS = {
+    "thinking": ("the world where thinking pays", Study()),
+    "habit": ("the first embedded model", Study(**HABIT, out="experiments/results/study.csv")),
+}
 
 
 # ------------------------------------------------------------------------------------------------------------- the runs
 
 
-def run_config(study, method, strength, lr, seed, role):
-    """The training run of one cell: the tiny preset with this budget. role: "lr" (validation) or "study" (test)."""
-    hyperparameter = METHODS[method].hyperparameter
-    name = "-".join(
-        [method, *([f"{hyperparameter}{strength:g}"] if strength is not None else []), f"lr{lr:g}", f"seed{seed}"]
-    )
+def run_config(study, cell: Cell, lr, role):
+    """The training run of one cell: the world's preset with this budget. role: "lr" (validation) or "study" (test)."""
+    hyperparameter = METHODS[cell.method].hyperparameter
+    name = cell.method + (f"-{hyperparameter}{cell.strength:g}" if cell.strength is not None else "")
+    name += (f"-share{cell.share:g}" if cell.share is not None else "") + f"-lr{lr:g}-base{cell.base}-seed{cell.seed}"
+    preset = config.PRESETS[study.rules.preset][1]
     return config.make(
-        "tiny",
-        method,
-        **({hyperparameter: strength} if strength is not None else {}),
+        study.rules.preset,
+        cell.method,
+        **({hyperparameter: cell.strength} if cell.strength is not None else {}),
+        model=str(study.path("bases", cell.base)) if cell.base else preset["model"],
         lr=lr,
-        seed=seed,
+        seed=cell.seed,
         steps=study.steps,
         prompts_per_step=study.prompts_per_step,
-        train_data=str(Path(study.dir) / "train.jsonl"),
-        eval_data=str(Path(study.dir) / "validation.jsonl") if role == "lr" else "arithmetic",
+        train_data=str(study.path(f"{train_set(cell.share)}.jsonl")),
+        eval_data=str(study.path("validation.jsonl")) if role == "lr" else preset["eval_data"],
         max_problems=study.max_problems,
         samples=study.samples,
         eval_start=False,  # all runs start from the same base, which is evaluated once
         eval_every=study.steps,
         save_every=study.steps,
-        run_dir=str(Path(study.dir) / role / name),
+        run_dir=str(study.path(role, name)),
     )
 
 
+def base_config(study, role, base=0):
+    """A run of one step at learning rate 0: its evaluation before that step is the base's."""
+    cfg = run_config(study, Cell(base, 0, "drpo", math.inf, study.rules.share), 0.0, role)
+    return dataclasses.replace(cfg, eval_start=True, steps=1, run_dir=str(study.path(role, f"base{base}")))
+
+
 def claim_directory(study):
-    """Write down the budget that all runs in this directory share; ValueError if they had another one."""
-    shared = ("steps", "prompts_per_step", "train_problems", "max_problems", "samples")
-    ours, path = {key: getattr(study, key) for key in shared}, Path(study.dir) / "study.json"
+    """Write down the world and the budget that all runs in this directory share; ValueError if they had another one.
+    Then the problems, as files."""
+    ours, path = {key: getattr(study, key) for key in ("world", *BUDGET)}, study.path("study.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     theirs = json.loads(path.read_text()) if path.exists() else ours
     if theirs != ours:
         raise ValueError(f"{study.dir} holds a study with {theirs}, this one has {ours}: choose another --dir")
-    path.write_text(json.dumps(ours) + "\n")
-    write_problems(study)
+    sets = problem_sets(study.rules, study.train_problems, study.max_problems)
+    for name, problems in sets.items():
+        lines = ({"problem": text, "answer": truth} for text, truth in problems)
+        jsonl.write(study.path(f"{name}.jsonl"), lines)
+    jsonl.write_text(path, json.dumps(ours) + "\n")
 
 
-def write_problems(study):
-    """Two files: the problems that every run trains on, and as many as an evaluation takes for choosing learning rates.
-    Both are of the training split; the test split is for the results alone."""
-    made = arithmetic.problems(study.train_problems + study.max_problems, split="train")
-    for name, part in ("train", made[: study.train_problems]), ("validation", made[study.train_problems :]):
-        path = Path(study.dir) / f"{name}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps({"problem": text, "answer": answer}) + "\n" for text, answer, _ in part))
+MAKE_BASE = (sys.executable, "-m", "minidrpo.tiny.make_thinking")
+
+
+def make_bases(study, bases, command=MAKE_BASE):
+    """The base models that are not there yet, all at once: supervised training with other seeds, minutes each."""
+    jobs = {}
+    for base in bases:
+        out, part = study.path("bases", base), study.path("bases", f"{base}.part")
+        if base and not out.exists():
+            shutil.rmtree(part, ignore_errors=True)
+            part.parent.mkdir(parents=True, exist_ok=True)
+            with open(study.path("bases", f"{base}.log"), "w") as log:
+                environment = os.environ | {"OMP_NUM_THREADS": "1"}
+                jobs[out] = subprocess.Popen(
+                    [*command, "--seed", str(base), "--out", str(part)],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                )
+            print(f"making base {base}, minutes: {log.name}", flush=True)
+    for out, job in jobs.items():
+        if job.wait():
+            raise ChildProcessError(f"{out}: could not be made, {out}.log says why")
+        out.with_name(out.name + ".part").rename(out)
 
 
 def is_done(cfg):
     evaluations = jsonl.read(Path(cfg.run_dir) / "evals.jsonl")
-    return bool(evaluations) and evaluations[-1]["step"] == cfg.steps
+    return bool(evaluations) and evaluations[-1]["step"] == cfg.steps and study_rows.responses_file(cfg).exists()
 
 
 def run_one(cfg):
@@ -166,124 +204,170 @@ def run_one(cfg):
             pass
         except Exception as error:  # one bad cell must not end the night's work
             print(f"{type(error).__name__}: {error}")
+    failed = study_rows.failure_file(cfg)
     if is_done(cfg):
+        failed.unlink(missing_ok=True)
         return None
     lines = log_path.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+    failed.write_text(lines[-1] + "\n")  # a run that diverged stays in the results, as one that failed
     return f"{cfg.run_dir}: {lines[-1]} (see {log_path})"
 
 
-def run_all(configs, workers, title):
-    """Train what is not done yet, `workers` at a time. Returns the errors' lines."""
+def run_all(configs, study, title, later=0):
+    """Train what is not done yet, `workers` at a time. later: runs that come after these. Returns the errors' lines."""
     missing = [cfg for cfg in configs if not is_done(cfg)]
     os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the workers before they load torch
-    errors = []
+    errors, start = [], time.time()
     bar = tqdm(total=len(configs), initial=len(configs) - len(missing), desc=title, unit="run", dynamic_ncols=True)
-    with bar, ProcessPoolExecutor(workers, mp_context=mp.get_context("spawn")) as pool:
+    with bar, ProcessPoolExecutor(study.workers, mp_context=mp.get_context("spawn")) as pool:
         try:
-            for future in as_completed([pool.submit(run_one, cfg) for cfg in missing]):
+            for n, future in enumerate(as_completed([pool.submit(run_one, cfg) for cfg in missing]), 1):
                 if error := future.result():
                     errors.append(error)
                     tqdm.write(f"failed: {error}")
                 bar.update()
+                if n in (2 * study.workers, 10 * study.workers):
+                    seconds = (time.time() - start) / n
+                    left = seconds * (len(missing) - n + later) / 60
+                    tqdm.write(
+                        f"a run every {seconds:.0f} s with {study.workers} workers: about {left:.0f} minutes more"
+                    )
         except BrokenProcessPool as error:
             raise ChildProcessError("a worker was lost (out of memory?); the same command goes on") from error
     return errors
 
 
-def base_config(study, role):
-    """A run of one step at learning rate 0: its evaluation before that step is the base's."""
-    cfg = run_config(study, "drpo", math.inf, 0.0, 0, role)
-    return dataclasses.replace(cfg, eval_start=True, steps=1, run_dir=str(Path(study.dir) / role / "base"))
+# ------------------------------------------------------------------------------------------------------- learning rates
 
 
-def evaluation(cfg, step=-1):
-    return jsonl.read(Path(cfg.run_dir) / "evals.jsonl")[step]
+def tuning(study, methods):
+    """[(config, cell)] of the part `lr`."""
+    rules = study.rules
+    cells = [Cell(0, 0, method, rules.middle[method], rules.share) for method in methods]
+    return [(run_config(study, cell, lr, "lr"), cell) for cell in cells for lr in study.lrs]
 
 
 def choose_lr(study, method):
     """The grid's best rate for a method by its accuracy-efficiency score against the base, on validation problems."""
-    base = evaluation(base_config(study, "lr"), 0)
+    base = jsonl.read(Path(base_config(study, "lr").run_dir) / "evals.jsonl")[0]
 
-    def score(lr):
-        cfg = run_config(study, method, MIDDLE[method], lr, 0, "lr")
+    def score(cfg):
         if not is_done(cfg):  # diverged: its log says how
             return -math.inf
-        end = evaluation(cfg)
+        end = jsonl.read(Path(cfg.run_dir) / "evals.jsonl")[-1]
         return metrics.aes(end["accuracy"], end["mean_length"], base["accuracy"], base["mean_length"])
 
-    return max(study.lrs, key=score)
+    return max((cfg for cfg, _ in tuning(study, [method])), key=score).lr
+
+
+def tune(study, methods, later):
+    """The part `lr`: the chosen rates into lr.json, beside those that are there. Returns the errors' lines."""
+    base = base_config(study, "lr")
+    errors = run_all([base, *(cfg for cfg, _ in tuning(study, methods))], study, "lr", later)
+    if not is_done(base):
+        cli.fail(f"the base could not be evaluated: {errors[0]}", code=1)
+    rates = chosen(study) | {method: choose_lr(study, method) for method in methods}
+    jsonl.write_text(study.path("lr.json"), json.dumps(rates, indent=1) + "\n")
+    print("learning rates chosen on validation problems:", ", ".join(f"{m} {rates[m]:g}" for m in methods))
+    return errors
+
+
+def chosen(study) -> dict[str, float]:
+    """method -> its learning rate."""
+    path = study.path("lr.json")
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def run_part(study, part, cells, later):
+    """All cells of a part at the chosen rates; those on the embedded base first, as the others may have to be made."""
+    rates, errors = chosen(study), []
+    embedded = [cell for cell in cells if cell.base == 0]
+    others = [cell for cell in cells if cell.base > 0]
+    for own, waiting in (embedded, len(others)), (others, 0):
+        bases = sorted({cell.base for cell in own})
+        make_bases(study, bases)
+        configs = [base_config(study, "study", base) for base in bases]
+        configs += [run_config(study, cell, rates[cell.method], "study") for cell in own]
+        errors += run_all(configs, study, part, later + waiting) if own else []
+    return errors
 
 
 # ---------------------------------------------------------------------------------------------------------- the numbers
 
 
-def rows_of(cfg, strength, role):
-    """All rows of one finished run, as dicts with the keys of COLUMNS."""
-    hyperparameter = METHODS[cfg.method].hyperparameter if strength is not None else ""
-    head = {
-        "method": cfg.method,
-        "hyperparameter": hyperparameter,
-        "strength": strength,
-        "lr": cfg.lr,
-        "seed": cfg.seed,
-        "role": role,
-    }
-    train = jsonl.read(Path(cfg.run_dir) / "metrics.jsonl")
-    total = 0.0
-    for record in train:
-        seconds = sum(v for k, v in record.items() if k.startswith("seconds_"))
-        total += seconds
-        yield head | record | {"phase": "train", "group": "all", "seconds": seconds}
-    for record in jsonl.read(Path(cfg.run_dir) / "evals.jsonl"):
-        for group, numbers in {"all": record, **record["by_source"]}.items():
-            yield head | numbers | {"phase": "held out", "step": record["step"], "group": group, "seconds": total}
-
-
-def collect(cells, study):
-    """Write the one tidy file. cells: (config, strength, role) of every run; runs that failed are left out."""
-    rows = []
-    for role in ("lr", "study"):
-        base = rows_of(base_config(study, role), None, role)
-        blank = {"method": "base", "hyperparameter": None, "lr": None, "seed": None, "seconds": None}
-        rows += [row | blank for row in base if row["phase"] == "held out" and row["step"] == 0]
-    for cfg, strength, role in cells:
-        rows += rows_of(cfg, strength, role) if is_done(cfg) else []
+def collect(study):
+    """Write both files from all runs of the world that are there, whatever this command asked for."""
+    rates, methods = chosen(study), list(study.rules.middle)
+    runs = [(cfg, cell, "lr") for cfg, cell in tuning(study, methods)]
+    runs += [
+        (run_config(study, cell, rates[cell.method], "study"), cell, "study")
+        for cell in study.rules.cells() if cell.method in rates
+    ]  # fmt: skip
+    rows, problems = [], []
+    bases = sorted({cell.base for cell in study.rules.cells()})
+    for cfg, base, role in [
+        (base_config(study, "lr"), 0, "lr"),
+        *((base_config(study, "study", b), b, "study") for b in bases),
+    ]:
+        if is_done(cfg):
+            rows += study_rows.of_base(cfg, base, role)
+            problems += [study_rows.by_problem(cfg, None, base)] if role == "study" else []
+    for cfg, cell, role in runs:
+        if is_done(cfg):
+            rows += study_rows.of_run(cfg, cell, role)
+            problems += [study_rows.by_problem(cfg, cell)] if role == "study" else []
+        elif study_rows.failure_file(cfg).exists():
+            rows.append(study_rows.of_failure(cfg, cell, role))
     path = Path(study.out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    for file, columns, found in (
+        (path, study_rows.COLUMNS, rows),
+        (study_rows.problems_path(path), study_rows.PROBLEM_COLUMNS, problems),
+    ):
+        with open(file, "w", newline="") as out:
+            writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in found)
     return path
 
 
 def main(argv=None):
-    study = cli.parse(Study, argv, prog="study.py", description="Methods x strengths x seeds on the embedded model.")
-    start = time.time()
+    about = "Methods x strengths x shares of easy prompts x bases x seeds on an embedded model."
+    study = cli.parse(PRESETS, argv, prog="study.py", description=about)
     with cli.user_errors(), cli.machine_trouble():
         claim_directory(study)
+        parts = [part for part in ("lr", *study.rules.parts) if part in study.parts or not study.parts]
+        cells = {part: study.cells(part) for part in parts if part != "lr"}
+        methods = [m for m in study.rules.middle if m in study.methods or not study.methods]
+        known = chosen(study).keys() | set(methods if "lr" in parts else ())
+        if missing := {cell.method for own in cells.values() for cell in own} - known:
+            raise ValueError(f"no learning rate of {', '.join(sorted(missing))} is chosen yet: --parts lr comes first")
     with cli.machine_trouble():
-        return run_study(study, start)
+        return run_study(study, parts, cells, methods)
 
 
-def run_study(study, start):
-    grid = [(m, MIDDLE[m], lr) for m in study.methods for lr in study.lrs]
-    tuning = [(run_config(study, m, strength, lr, 0, "lr"), strength, "lr") for m, strength, lr in grid]
-    errors = run_all([base_config(study, "lr"), *(cfg for cfg, *_ in tuning)], study.workers, "learning rates")
-    if not is_done(base_config(study, "lr")):
-        cli.fail(f"the base could not be evaluated: {errors[0]}", code=1)
-    lr = {method: choose_lr(study, method) for method in study.methods}
-    print("learning rates chosen on validation problems:", ", ".join(f"{m} {rate:g}" for m, rate in lr.items()))
-    cells = [
-        (run_config(study, m, strength, lr[m], seed, "study"), strength, "study")
-        for seed in study.seeds  # seed by seed, so that an unfinished study is a smaller study
-        for m in study.methods
-        for strength in STRENGTHS[m]
-    ]
-    errors += run_all([base_config(study, "study"), *(cfg for cfg, *_ in cells)], study.workers, "study")
-    path = collect(tuning + cells, study)
-    print(f"{path}: {len(tuning + cells) - len(errors)} runs, {(time.time() - start) / 3600:.2f} hours of this command")
-    study_plots.write_all(path, path.parent)
+def run_study(study, parts, cells, methods):
+    start, errors = time.time(), []
+    left = {cell for own in cells.values() for cell in own}  # a cell of two parts is one run
+    n_lr = len(methods) * len(study.lrs) if "lr" in parts else 0
+    print(
+        f"{study.world}: {n_lr} runs for learning rates, {len(left)} in {', '.join(cells) or 'no other part'}",
+        flush=True,
+    )
+    for part in parts:
+        if part == "lr":
+            errors += tune(study, methods, later=len(left))
+        else:
+            left -= set(cells[part])
+            errors += run_part(study, part, cells[part], later=len(left))
+        path = collect(study)  # after every part: a study that is stopped leaves what it has
+    print(f"{path}: {len(errors)} runs failed, {(time.time() - start) / 3600:.2f} hours of this command")
+    if parts == ["lr"]:
+        return 1 if errors else 0  # no test problem was looked at: there is nothing to draw
+    if study.world == "habit":
+        study_plots.write_all(path, path.parent)
+    else:
+        thinking_plots.write_all(path, path.parent, study.figure)
     return 1 if errors else 0
 
 

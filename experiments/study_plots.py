@@ -1,6 +1,6 @@
-r"""study_plots.py - the study's numbers as figures and as one table: results/study.csv in, PNG and markdown out.
+r"""study_plots.py - the habit world's study as figures and as one table: results/study.csv in, PNG and markdown out.
 
-    python -m experiments.study_plots [experiments/results/study.csv]        (study.py does the same at its end)
+    python -m experiments.study_plots [experiments/results/study.csv]  (`study.py habit` does the same at its end)
 
     trade_off.png     accuracy against length, one line per method through its strengths (the paper's Figure 3)
     dynamics.png      DRPO's training for several lambda: accuracy, length, entropy, mixed groups (Figure 2)
@@ -67,7 +67,7 @@ def read_study(path: str | Path) -> pd.DataFrame:
         raise ValueError(f"{path}: holds no rows")
     rows.index += 2  # the line in the file
     study = rows.reindex(columns=rows.columns.union(MEANS)).fillna(dict.fromkeys(TEXTS, ""))
-    study = study[study.role == "study"]
+    study = study[(study.role == "study") & (study.phase != "failed")]  # a run without a result has no numbers
     for name in study.columns.difference(TEXTS):
         bad = study[name][study[name].notna() & pd.to_numeric(study[name], errors="coerce").isna()]
         if len(bad):

@@ -13,6 +13,9 @@ import math
 import re
 import sys
 import time
+import types
+import typing
+from typing import Literal
 
 # Errors that come in several classes and have only their words in common
 OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|MemoryError|out of memory|can't allocate memory")
@@ -37,7 +40,10 @@ RULES = {
     "1 or more": lambda x: x >= 1,
     "2 or more": lambda x: x >= 2,
     "at least 1e-06": lambda x: x >= 1e-6,
+    "between 1e-06 and 1e+06, or inf": lambda x: 1e-6 <= x <= 1e6 or x == math.inf,
+    "at most 1e+06": lambda x: x <= 1e6,
     "finite": math.isfinite,
+    "a name": lambda x: x is None or x.strip() != "",
     "in (0, 1]": lambda x: 0 < x <= 1,
     "in (0, 1)": lambda x: 0 < x < 1,
 }
@@ -48,21 +54,56 @@ def value(default, *rules: str):
     return dataclasses.field(default=default, metadata={"rules": rules})
 
 
+KINDS = {  # what an annotation may be made of: (its name for the user, does this value fit)
+    bool: ("true or false", lambda x: type(x) is bool),
+    int: ("a whole number", lambda x: type(x) is int and abs(x) < 2**63),  # as large as a tensor can hold
+    float: ("a number", lambda x: isinstance(x, float) or KINDS[int][1](x)),
+    str: ("a text", lambda x: isinstance(x, str)),
+    types.NoneType: ("none", lambda x: x is None),
+}
+
+
+def fits(x, kind) -> bool:
+    """Is `x` what the annotation `kind` says: one of KINDS, a Literal, tuple[X, ...], X | Y?"""
+    parts, origin = typing.get_args(kind), typing.get_origin(kind)
+    if origin is Literal:
+        return x in parts
+    if origin is types.UnionType:
+        return any(fits(x, part) for part in parts)
+    if origin is tuple:
+        return isinstance(x, tuple) and all(fits(item, parts[0]) for item in x)
+    return KINDS[kind][1](x)
+
+
+def _kind_in_words(kind):
+    parts, origin = typing.get_args(kind), typing.get_origin(kind)
+    if origin is Literal:
+        return f"one of {', '.join(parts)}"
+    if origin is types.UnionType:
+        return " or ".join(map(_kind_in_words, parts))
+    return f"a tuple, each {_kind_in_words(parts[0])}" if origin is tuple else KINDS[kind][0]
+
+
 def check(cfg) -> None:
-    """ValueError for the first field of `cfg` that breaks one of its rules."""
+    """ValueError for the first field of `cfg` whose value is not of its annotation's kind or breaks one of its rules.
+    The command line gives no wrong kinds; a config made in Python may have them."""
     for field in dataclasses.fields(cfg):
-        for rule in field.metadata.get("rules", ()):
-            if not RULES[rule](getattr(cfg, field.name)):
-                raise ValueError(f"{flag_of(field.name)} must be {rule}, got {getattr(cfg, field.name)}")
+        x, rules = getattr(cfg, field.name), field.metadata.get("rules", ())
+        if not fits(x, field.type):
+            guess = near(x, typing.get_args(field.type)) if typing.get_origin(field.type) is Literal else ""
+            raise ValueError(f"{flag_of(field.name)} must be {_kind_in_words(field.type)}, got {x!r}{guess}")
+        for rule in rules:
+            if not RULES[rule](x):
+                raise ValueError(f"{flag_of(field.name)} must be {rule}, got {x!r}")
 
 
 def flag_of(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def near(word: str, known) -> str:
+def near(word, known) -> str:
     """ " (did you mean X?)", or nothing."""
-    found = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    found = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
     return f" (did you mean {found[0]}?)" if found else ""
 
 
@@ -130,6 +171,10 @@ def _refuse_unknown_flags(default, argv, foreign):
             bare = flag.replace("--no-", "--", 1)
             reason = foreign.get(flag) or foreign.get(bare)
             fail(f"{flag} {reason}" if reason else f"unknown flag {word.split('=')[0]}{near(flag, known)}")
+    given = [word.split("=")[0].replace("_", "-") for word in argv]
+    for field in dataclasses.fields(default):  # of a list the last one would count, and the others be forgotten
+        if isinstance(getattr(default, field.name), tuple) and given.count(flag_of(field.name)) > 1:
+            fail(f"{flag_of(field.name)} is given twice: give all its values after one {flag_of(field.name)}")
 
 
 def _in_words(event):

@@ -106,9 +106,11 @@ def start(cfg: config.RunConfig, ctx: DistContext) -> Run | None:
         if cfg.compile and not rollout.is_vllm(cfg.sampler, ctx.device):
             raise ValueError("--compile needs vLLM as the sampler: the trainer's model is compiled for training alone")
         policy, optimizer = make_policy(model, cfg, ctx)
-        sampler = make_sampler(cfg, model, path, tokenizer, ctx)
+        longest = max(map(len, prompts + held_out[1])) + cfg.max_response_tokens
+        sampler = make_sampler(cfg, model, path, tokenizer, longest, ctx)
         done, state = 0, METHODS[cfg.method].new_state(cfg, len(problems))
-        fingerprint = zlib.crc32(repr(prompts).encode())
+        # The data's order is a function of the seed, if it is this data
+        fingerprint = zlib.crc32(repr([(ids, p.truth) for ids, p in zip(prompts, problems, strict=True)]).encode())
         if path != cfg.model:
             done, about = checkpoint.restore_optimizer(path, model, optimizer)
             state = checkpoint.restore_state(path)
@@ -122,7 +124,10 @@ def start(cfg: config.RunConfig, ctx: DistContext) -> Run | None:
 def warn_of_memory(cfg, ctx, log):
     """Say so if the estimate sees a rank run out of memory. Its constants were never checked on a card: no refusal."""
     total = torch.cuda.get_device_properties(ctx.device).total_memory
-    reason = memory.reason_not_to_fit(cfg, ctx.size, total, vllm=rollout.is_vllm(cfg.sampler, ctx.device))
+    try:
+        reason = memory.reason_not_to_fit(cfg, ctx.size, total, vllm=rollout.is_vllm(cfg.sampler, ctx.device))
+    except ValueError as error:  # another kind of model
+        return log.say(f"note: no memory estimate: {error}")
     if reason:
         log.say(f"warning: by the estimate of `train.py --dry-run` this will not fit: {reason}")
 
@@ -179,7 +184,7 @@ def make_policy(model, cfg, ctx: DistContext):
     return policy, torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay)
 
 
-def make_sampler(cfg, model, path, tokenizer, ctx: DistContext):
+def make_sampler(cfg, model, path, tokenizer, max_model_len: int, ctx: DistContext):
     """The sampler that `cfg` names, for this rank's prompts."""
     dtype = torch.bfloat16 if ctx.device.type == "cuda" else torch.float32
     own = functools.partial(  # a sharded model cannot be lent
@@ -191,7 +196,7 @@ def make_sampler(cfg, model, path, tokenizer, ctx: DistContext):
         str(path),
         tokenizer,
         device=ctx.device,
-        max_model_len=cfg.max_prompt_tokens + cfg.max_response_tokens,
+        max_model_len=max_model_len,
         seed=cfg.seed + ctx.rank,
         gpu_memory_utilization=cfg.gpu_memory_utilization,
         trust_remote_code=cfg.trust_remote_code,

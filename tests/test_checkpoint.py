@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import pickle
 import shutil
 import time
@@ -68,6 +69,8 @@ def test_old_ones_are_pruned_and_partial_ones_ignored(tmp_path, small_model):
     (tmp_path / "checkpoints" / ".partial_99").mkdir()
     (tmp_path / "checkpoints" / "step_99").mkdir()  # not ours: nothing in it
     shutil.copytree(tmp_path / "checkpoints" / "step_10", tmp_path / "checkpoints" / "step_10_backup")
+    for odd in ("step_007", "step_\N{SUPERSCRIPT TWO}"):
+        shutil.copytree(tmp_path / "checkpoints" / "step_10", tmp_path / "checkpoints" / odd)
     assert checkpoint.list_steps(tmp_path) == [9, 10]
     assert checkpoint.newest(tmp_path).name == "step_10"
     assert checkpoint.newest(tmp_path / "empty") is None
@@ -85,6 +88,41 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, small_model, mon
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save(tmp_path, 2, small_model, NoTokenizer(), optimizer)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step_1"]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_never_become_the_newest_checkpoint(tmp_path, small_model, bad):
+    """Review A8: with keep=1 the only good one would be gone, too."""
+    optimizer = trained(small_model)
+    checkpoint.save(tmp_path, 1, small_model, NoTokenizer(), optimizer)
+    name, parameter = list(small_model.named_parameters())[3]
+    parameter.data.view(-1)[1] = bad
+    with pytest.raises(FloatingPointError, match=f"{name} is not finite .* the last checkpoint is intact"):
+        checkpoint.save(tmp_path, 2, small_model, NoTokenizer(), optimizer, keep=1)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step_1"]
+    parameter.data.view(-1)[1] = 3e38  # large is not infinite
+    checkpoint.save(tmp_path, 2, small_model, NoTokenizer(), optimizer, keep=1)
+
+
+def test_checkpoints_that_cannot_be_seen_are_not_taken_for_none(tmp_path):
+    """Review A5: glob swallowed the error, the run started over and cut its logs."""
+    assert checkpoint.list_steps(tmp_path / "gone") == []
+    folder = tmp_path / "checkpoints"
+    folder.symlink_to(folder)  # a loop: also root, whom no mode keeps out, cannot list it
+    with pytest.raises(ValueError, match=f"{folder} cannot be searched for checkpoints: Too many levels"):
+        checkpoint.list_steps(tmp_path)
+    folder.unlink()
+    folder.write_text("")
+    with pytest.raises(ValueError, match="cannot be searched for checkpoints: Not a directory"):
+        checkpoint.newest(tmp_path)
+    folder.unlink()
+    (folder / "step_3").mkdir(parents=True)
+    for hidden in (folder / "step_3", folder):
+        hidden.chmod(0)
+        if os.geteuid():
+            with pytest.raises(ValueError, match=f"{hidden} cannot be searched for checkpoints: Permission denied"):
+                checkpoint.list_steps(tmp_path)
+        hidden.chmod(0o700)
 
 
 def test_killed_while_writing(tmp_path):
@@ -170,6 +208,42 @@ def test_a_damaged_optimizer_is_no_optimizer(tmp_path, small_model):
             assert str(path / "trainer" / "optimizer") in went_on(path)
         file.write_bytes(whole)
     assert went_on(path) is None
+
+
+def rewrite(path, **changes):
+    """trainer.json with these in place of what is there."""
+    (path / "trainer.json").write_text(json.dumps({"step": 2} | changes))
+
+
+@pytest.mark.parametrize("step", [-5, 7, 1.7, 2.0, float("inf"), True, "2", None, [2]])
+def test_a_step_that_is_not_its_directorys_is_refused(tmp_path, small_model, step):
+    """Review A10: -5 cut the logs, 7 in step_2 went on from 7, 1.7 from 1."""
+    checkpoint.save(tmp_path, 2, small_model, NoTokenizer(), trained(small_model))
+    path = checkpoint.newest(tmp_path)
+    rewrite(path, step=step)
+    said = went_on(path)
+    assert said and said.startswith(f"{path / 'trainer.json'} cannot be read: its step is {step!r}")
+    (path / "trainer.json").write_text("[" * 10**5)
+    assert went_on(path).startswith(f"{path / 'trainer.json'} cannot be read")
+
+
+def test_what_is_said_to_be_without_moments_is_checked(tmp_path, small_model):
+    """It was believed: with every name in the list all moments vanished, and nobody was told."""
+    optimizer = trained(small_model)
+    checkpoint.save(tmp_path, 2, small_model, NoTokenizer(), optimizer)
+    path = checkpoint.newest(tmp_path)
+    names = [name for name, _ in small_model.named_parameters()]
+    for wrong in (5, True, "lm_head", {names[0]: 1}, [5], [[names[0]]], ["nobody"], names, None):
+        rewrite(path, without_moments=wrong)
+        assert "trainer.json cannot be read: " in went_on(path), wrong
+    rewrite(path, without_moments=names[1:])
+    assert "it has moments of" in went_on(path)
+    rewrite(path, without_moments=[])
+    assert went_on(path) is None
+    for file in (path / "trainer" / "optimizer").iterdir():
+        file.unlink()
+    rewrite(path, without_moments=names)  # no file contradicts it, but a run that took a step has moments
+    assert "trainer.json cannot be read: " in went_on(path)
 
 
 def test_checkpoints_of_older_versions(tmp_path, small_model):

@@ -1,12 +1,16 @@
 """cli.py: flags to a frozen config; every mistake is one line and exit code 2."""
 
+import dataclasses
 import io
+import math
 import sys
 from dataclasses import dataclass
 from typing import Literal
 
 import pytest
 
+import config
+from conftest import ROOT
 from minidrpo import cli
 
 
@@ -64,6 +68,7 @@ def test_presets():
         (["--lam", "0"], "error: --lam must be positive, got 0.0\n"),
         (["--lam", "x"], "error: --lam: could not convert string to float: 'x'\n"),
         (["--lam"], "error: --lam needs a value\n"),
+        (["--files", "x", "--files=y"], "error: --files is given twice: give all its values after one --files\n"),
         (["--kind", "odd"], "error: --kind 'odd': choose one of fast, slow\n"),
         (["--lam", "1", "extra"], "error: not a flag: extra\n"),
         (["--lam="], "error: --lam: could not convert string to float: ''\n"),
@@ -75,6 +80,64 @@ def test_mistakes_are_one_line(capsys, argv, message, encoding, monkeypatch):
     """tyro frames what it says with other characters, and its titles differently, where stdout is not UTF-8."""
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
     assert message in mistake(capsys, argv)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"steps": True}, "--steps must be a whole number, got True"),
+        ({"steps": 2.0}, "--steps must be a whole number, got 2.0"),
+        ({"steps": 2**63}, "--steps must be a whole number, got"),
+        ({"lr": "2e-6"}, "--lr must be a number, got '2e-6'"),
+        ({"lr": False}, "--lr must be a number, got False"),
+        ({"lr": 10**400}, "--lr must be a number, got 1000"),
+        ({"shard": 1}, "--shard must be true or false, got 1"),
+        ({"model": None}, "--model must be a text, got None"),
+        ({"model": " "}, "--model must be a name, got ' '"),
+        ({"sampler": "vlm"}, "--sampler must be one of auto, vllm, transformers, got 'vlm' (did you mean vllm?)"),
+        ({"sampler": 1}, "--sampler must be one of auto"),
+        ({"rewards": "correct"}, "--rewards must be a tuple, each one of correct, "),
+        ({"rewards": ("correct", "size")}, "--rewards must be a tuple, each one of correct, "),
+        ({"reward_weights": (1, "2")}, "--reward-weights must be a tuple, each a number, got (1, '2')"),
+        ({"stpes": 3}, "gdpo has no setting 'stpes' (did you mean steps?)"),
+        ({"preset": "tinny"}, "unknown preset 'tinny' (did you mean tiny?); presets: tiny, "),
+        ({"method": "disko"}, "unknown method 'disko' (did you mean disco?)"),
+    ],
+)
+def test_a_config_made_in_python_is_checked_as_the_command_line_is(change, message):
+    """A preset's text in place of a tuple, a float in place of a whole number: they failed hours later, or never."""
+    config.make(method="gdpo", lr=1, reward_weights=(1, 2.5), max_problems=0)  # a whole number is a number
+    with pytest.raises(ValueError) as caught:
+        config.make(**{"method": "gdpo"} | change)
+    assert str(caught.value).startswith(message)
+
+
+def test_all_kinds_of_all_configs_are_known():
+    """`check` knows every annotation in use, those of None and of lists, too."""
+    import eval as evaluation
+    from experiments import credit, study
+    from minidrpo.show import html_report, memory
+
+    kinds = [evaluation.Config, credit.Config, study.Study, html_report.Config, memory.GPUs]
+    for made in (*(kind() for kind in kinds), *(config.make("tiny", method) for method in config.METHODS)):
+        cli.check(made)
+    for wrong in ({"reference": 3}, {"datasets": "aime"}, {"datasets": (1,)}, {"samples": 1.5}, {"exceed": -5}):
+        with pytest.raises(ValueError, match=f"--{min(wrong).replace('_', '-')} must be "):
+            evaluation.Config(**wrong)
+    for wrong in ({"lam": "1"}, {"step": -1}, {"plot": None}):
+        with pytest.raises(ValueError, match=f"--{min(wrong)} must be "):
+            credit.Config(**wrong)
+    assert dataclasses.replace(credit.Config(), lam=math.inf).alpha is None
+
+
+def test_a_preset_cannot_set_what_nobody_has():
+    """It was dropped without a word, as each method takes only its own settings of a preset."""
+    source = (ROOT / "config.py").read_text()
+    exec(compile(source, "config.py", "exec"), {"__name__": "config"})
+    with pytest.raises(AssertionError, match="a preset sets what is no setting"):
+        exec(
+            compile(source.replace("    laser_every=", "    lazer_every="), "config.py", "exec"), {"__name__": "config"}
+        )
 
 
 def test_unknown_preset(capsys):
@@ -93,8 +156,8 @@ def test_help(capsys):
 
 def test_user_errors(capsys):
     with pytest.raises(SystemExit) as stop, cli.user_errors():
-        raise ValueError("x.json: row 3,\n column 'answer': no answer")
-    assert stop.value.code == 2 and capsys.readouterr().err == "error: x.json: row 3, column 'answer': no answer\n"
+        raise ValueError("x.json: row 3,\n column 'answer': no truth")
+    assert stop.value.code == 2 and capsys.readouterr().err == "error: x.json: row 3, column 'answer': no truth\n"
     with pytest.raises(KeyError), cli.user_errors():
         raise KeyError("ours")
 

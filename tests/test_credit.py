@@ -200,9 +200,10 @@ def test_steps_of_other_group_sizes_and_settings_of_other_tables(samples, tmp_pa
         file.writelines(json.dumps(ROW | {"step": 3}) + "\n" for _ in range(3))
     with pytest.raises(ValueError, match="groups of step 3 have different numbers of responses, or others than before"):
         credit.read_groups(samples)
-    for settings in ({"preference": "lines"}, {"rewards": ["lines"]}):
+    odd = {"preference": "lines"}, {"rewards": ["lines"]}, {"rewards": "correct"}, {"lam": [1]}, {"l1_prompt": "no"}
+    for settings in (*odd, {"max_response_tokens": 1.5}):
         (tmp_path / "config.json").write_text(json.dumps(settings))
-        with pytest.raises(ValueError, match="config.json: not the settings of a run: minidrpo/methods has no lines"):
+        with pytest.raises(ValueError, match="config.json: not the settings of a run: --.* must be "):
             credit.read_groups(samples, step=2)
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").mkdir()
@@ -210,12 +211,40 @@ def test_steps_of_other_group_sizes_and_settings_of_other_tables(samples, tmp_pa
         credit.read_groups(samples, step=2)
 
 
-@pytest.mark.parametrize("name, words", [("none/a.png", "No such file or directory"), ("a.xyz", "not supported")])
+@pytest.mark.parametrize(
+    "name, words",
+    [("none/a.png", "no such directory"), ("a.xyz", "not supported"), ("", "is a directory"), ("f/a", "no such dir")],
+)
 def test_a_picture_that_cannot_be_saved(name, words, tmp_path, capsys):
+    """Said before the table is computed and shown."""
+    (tmp_path / "f").write_text("")
     with pytest.raises(SystemExit) as stop:
         credit.main([f"--plot={tmp_path / name}"])
-    err = capsys.readouterr().err
-    assert stop.value.code == 2 and words in err and err.count("\n") == 1
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2 and words in err and err.count("\n") == 1 and out == ""
+
+
+def test_the_picture_named_is_the_picture_written(tmp_path, monkeypatch, capsys):
+    """Without an ending it is a .png, and the last line says so."""
+    drawn = []
+    monkeypatch.setattr(credit, "plot", lambda groups, out: drawn.append(str(out)))
+    for name, written in (("a", "a.png"), ("b.SVG", None), ("c.pdf", "c.pdf"), ("[bold]", "[bold].png")):
+        if written:
+            credit.main([f"--plot={tmp_path / name}"])
+            assert drawn.pop() == str(tmp_path / written)
+            assert capsys.readouterr().out.replace("\n", "").endswith(str(tmp_path / written))
+        else:
+            with pytest.raises(ValueError, match=".SVG is not supported"):
+                credit.file_to_draw(name)
+
+
+def test_samples_that_are_a_directory_or_nested_too_deep(tmp_path, capsys):
+    (tmp_path / "deep.jsonl").write_text('{"step": ' + "[" * 10**5 + "\n")
+    for path, words in ((tmp_path, "cannot be read: Is a directory"), (tmp_path / "deep.jsonl", ", line 1: ")):
+        with pytest.raises(SystemExit) as stop:
+            credit.main([f"--samples={path}"])
+        err = capsys.readouterr().err
+        assert stop.value.code == 2 and f"{path}{'' if words[0] == ',' else ' '}{words}" in err and err.count("\n") == 1
 
 
 def test_heads_are_whole_words(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -85,8 +85,8 @@ def test_gsm8k_answer_behind_its_mark():
 
 
 @pytest.mark.parametrize("empty", [None, "", "  ", float("nan"), [], [""], [None], ["2", ""], np.array([])])
-def test_row_without_an_answer_is_named(tmp_path, empty):
-    with pytest.raises(ValueError, match=r"some.json: row 1, column 'answer'.*no answer") as caught:
+def test_row_without_a_truth_is_named(tmp_path, empty):
+    with pytest.raises(ValueError, match=r"some.json: row 1, column 'answer'.*no truth") as caught:
         data.rows_to_problems([*PLAIN[:1], {"problem": "?", "answer": empty}], "some", "some.json")
     assert "\n" not in str(caught.value)
     rows = [official("q", "1"), official("q", None)]
@@ -101,7 +101,7 @@ def test_row_without_an_answer_is_named(tmp_path, empty):
     "rows, message",
     [
         ([{"text": "q", "answer": "1"}], "row 0 has no column for the question .*'problem'.*it has text, answer"),
-        ([{"problem": "q", "solution": "1"}], "row 0 has no column for the answer .*it has problem, solution"),
+        ([{"problem": "q", "solution": "1"}], "row 0 has no column for the truth .*it has problem, solution"),
         ([PLAIN[0], {"problem": "q"}], "row 1 has no column 'answer'; it has problem"),
         ([PLAIN[0], {"problem": " ", "answer": 1}], "row 1, column 'problem': .*empty text"),
         ([PLAIN[0], {"problem": None, "answer": 1}], "row 1, column 'problem': .*nothing"),
@@ -278,6 +278,7 @@ def test_long_prompts_are_dropped_and_counted():
 
 
 @given(seed=st.integers(0, 9), n=st.integers(1, 40), batch=st.integers(1, 40), epoch=st.integers(0, 5))
+@settings(deadline=None)
 def test_an_epoch_sees_no_problem_twice_and_drops_only_the_remainder(seed, n, batch, epoch):
     if batch > n:
         with pytest.raises(ValueError, match=f"batch of {batch} .* {n} problems"):

@@ -35,8 +35,9 @@ def test_preference_shapes():
     close(drpo.length_preference(lengths, 8192, "cosine"), torch.tensor([[1.0, 0.5 + math.sqrt(2) / 4, 0.5, 0.0]]))
     with pytest.raises(ValueError, match="unknown preference shape 'cubic'"):
         drpo.length_preference(lengths, 8192, "cubic")
-    with pytest.raises(ValueError, match="max_length must be positive, got 0"):
-        drpo.length_preference(lengths, 0)
+    for limit in (0, math.nan):
+        with pytest.raises(ValueError, match=f"max_length must be positive, got {limit}"):
+            drpo.length_preference(lengths, limit)
 
 
 @pytest.mark.parametrize(
@@ -111,11 +112,11 @@ def test_lambda_must_be_positive(lam):
 # -------------------------------------------------------------------------------------------- scores, value, credit
 
 
-@pytest.mark.parametrize("tau", [0.0, -1.0, math.nan])
-def test_tau_must_be_positive(tau):
+@pytest.mark.parametrize("tau", [0.0, -1.0, math.nan, 1e-7, 1e7])
+def test_tau_must_be_one_that_rounding_allows(tau):
     groups = torch.zeros(1, 2), torch.tensor([[True, False]]), torch.tensor([[1.0, 0.0]])
     for function in (drpo.drpo_objective, drpo.drpo_credit):
-        with pytest.raises(ValueError, match="tau must be positive"):
+        with pytest.raises(ValueError, match="tau must be between 1e-06 and 1e"):
             function(*groups, tau)
 
 
@@ -327,6 +328,16 @@ def test_no_mixed_group_gives_zero_loss_and_zero_gradient():
     loss, metrics = drpo.drpo_loss(logp, old, mask, correct, preference, **SETTINGS)
     assert loss.item() == 0 and metrics["mixed_groups"] == 0
     assert (torch.autograd.grad(loss, logp)[0] == 0).all()
+
+
+@pytest.mark.parametrize("change", [{"beta": -1}, {"beta": math.inf}, {"delta": -1e-9}, {"delta": math.nan}])
+def test_a_trust_region_that_is_none_is_refused(change):
+    """A negative beta would reward leaving it; nan made the loss nan without a word."""
+    batch = random_batch(14)
+    assert drpo.drpo_loss(*batch, **SETTINGS | {"delta": math.inf})[1]["penalty"] == 0
+    for wrong in (change, dict.fromkeys(change, math.nan)):
+        with pytest.raises(ValueError, match="beta and delta must be 0 or more"):
+            drpo.drpo_loss(*batch, **SETTINGS | wrong)
 
 
 def test_other_types_at_the_door():

@@ -177,6 +177,10 @@ def plain_file(tmp_path):
         (["--dataset", "math"], "unknown flag --dataset (did you mean --datasets?)"),
         (["--sampler", "sglang"], "'sglang'"),
         (["--datasets"], "--datasets"),
+        (["--datasets", "math", "--datasets", "aime"], "--datasets is given twice"),
+        (["--output-dir", ""], "--output-dir must be a name, got ''"),
+        (["--reference="], "--reference must be a name, got ''"),
+        (["--exceed", "-5"], "--exceed must be 0 or more, got -5"),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2(capsys, tmp_path, flags, message):
@@ -227,7 +231,7 @@ def test_rows_without_a_truth_stop_the_run_or_are_left_out_and_counted(tmp_path)
     rows = [{"problem": "q", "answer": a} for a in (1, None, 2, "", 3)]
     (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
     cfg = evaluation.Config(datasets=(str(tmp_path / "own.jsonl"),), template=False)
-    with pytest.raises(ValueError, match="row 1, column 'answer': no answer .*--skip-unanswered"):
+    with pytest.raises(ValueError, match="row 1, column 'answer': no truth .*--skip-unanswered"):
         evaluation.load_sets(cfg, Words())
     problems, _, (note,) = evaluation.load_sets(dataclasses.replace(cfg, skip_unanswered=True), Words())
     assert [p.truth for p in problems] == [1, 2, 3] and "2 rows without a truth" in note
@@ -322,7 +326,18 @@ def test_command_from_end_to_end_and_after_a_kill(tiny_model, tmp_path, capsys):
     assert files(tmp_path / "out") == whole
     assert "15 of 42 responses are there already" in capsys.readouterr().err
 
+    # Strangers among the responses, and one whose grade is no grade: neither counts, and only that one is sampled again
+    good = [json.loads(line) for line in lines]
+    strange = [{"sample": 99}, {"index": 77}, {"source": "math"}, {"sample": True}, {"length": -1}, {"answer": 4}]
+    records = [good[0] | {"correct": "no"}, *good[1:], *(good[3] | change for change in strange)]
+    (tmp_path / "out" / "responses.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    evaluation.main(argv)
+    assert files(tmp_path / "out") == whole
+    assert "41 of 42 responses are there already" in capsys.readouterr().err
+
     # Everything is there: the model is not even loaded
+    records = [*good, *(good[3] | change for change in strange)]
+    (tmp_path / "out" / "responses.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     moved = command(tiny_model, tmp_path, "--reference", str(tmp_path / "out"), "--exceed", "10")
     evaluation.main(moved)
     again = json.loads(files(tmp_path / "out")["results.json"])

@@ -53,6 +53,7 @@ def test_what_is_appended_after_a_torn_line_starts_a_new_one(path):
         (b'{"source": "a"}', "not an object with index and source"),
         (b"", "Expecting value"),
         (b'{"source": "\xff", "index": 1}', "utf-8"),
+        (b"[" * 10**5, "recursion"),
     ],
 )
 def test_a_broken_line_is_named_or_skipped(path, line, message):
@@ -65,8 +66,19 @@ def test_a_broken_line_is_named_or_skipped(path, line, message):
 
 
 def test_a_step_is_a_whole_number(path):
-    jsonl.write(path, [{"step": 1}, {"step": "2"}])
-    with pytest.raises(ValueError, match="log.jsonl, line 2: step is '2', not a whole number"):
+    for step in ("2", True, 2.0):
+        jsonl.write(path, [{"step": 1}, {"step": step}])
+        with pytest.raises(ValueError, match=f"log.jsonl, line 2: step is {step!r}, not a whole number"):
+            jsonl.read(path)
+
+
+def test_a_file_that_cannot_be_read_is_named(path):
+    path.mkdir()
+    with pytest.raises(ValueError, match="log.jsonl cannot be read: Is a directory"):
+        jsonl.read(path)
+    path.rmdir()
+    path.symlink_to(path)
+    with pytest.raises(ValueError, match="log.jsonl cannot be read: Too many levels"):
         jsonl.read(path)
 
 

@@ -1,6 +1,7 @@
 """The calculator against what is really allocated: a small Qwen2's tensors, counted as they come and go."""
 
 import dataclasses
+import json
 import re
 import weakref
 
@@ -119,6 +120,44 @@ def test_published_sizes_and_config_files():
     assert memory.HEAD_CHUNK_ELEMENTS == policies.HEAD_CHUNK_ELEMENTS
 
 
+DECODER = {
+    "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 96, "num_attention_heads": 4, "vocab_size": 50,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_attention_heads": 0},
+        {"num_attention_heads": 128},  # heads of width 0
+        {"num_key_value_heads": 0},
+        {"head_dim": 0},
+        {"hidden_size": "64"},
+        {"hidden_size": 64.0},
+        {"hidden_size": [64]},
+        {"num_hidden_layers": True},
+        {"vocab_size": -50},
+        {"vocab_size": 10**400},
+        {"intermediate_size": None},
+        {"tie_word_embeddings": "no"},
+        {"attention_bias": 3},
+        [DECODER],
+        [],
+        3,
+    ],
+)
+def test_a_config_that_tells_no_shapes_is_refused_in_one_line(tmp_path, change):
+    def read(content):
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        return memory.read_shapes(str(tmp_path))
+
+    same = {"num_key_value_heads": 4, "head_dim": 16, "attention_bias": False, "tie_word_embeddings": False}
+    assert read(DECODER) == read(DECODER | same) == read(DECODER | dict.fromkeys(same))  # null is as good as nothing
+    with pytest.raises(ValueError, match="config.json does not tell the shapes of a decoder") as caught:
+        read(DECODER | change if isinstance(change, dict) else change)
+    assert "\n" not in str(caught.value)
+
+
 def test_what_fits_and_what_does_not():
     def reason(cfg, gpus, gib, vllm=True, **changes):
         return memory.reason_not_to_fit(dataclasses.replace(cfg, **changes), gpus, gib * GIB, vllm)
@@ -159,7 +198,8 @@ def test_the_table_is_printed_and_what_does_not_fit_is_a_warning(capsys):
     [
         (["--gpus=1", "--shard"], "--shard splits a model over several ranks and there is one"),
         (["--gpus=-1"], "--gpus must be 0 or more, got -1"),
-        (["--gpu-memory=inf"], "--gpu-memory must be finite, got inf"),
+        (["--gpu-memory=inf"], "--gpu-memory must be at most 1e+06, got inf"),
+        (["--gpu-memory=1e308"], "--gpu-memory must be at most 1e+06, got 1e+308"),
         (["--gpus=8", "--prompts-per-step=4"], "--prompts-per-step 4 is too few for 8 ranks"),
         (["--model=someone/unknown"], "someone/unknown: its shapes are not known here"),
         (["--gpu=8"], "unknown flag --gpu (did you mean --gpus?)"),

@@ -249,7 +249,8 @@ def test_drpo_never_unlearns_a_correct_answer(batch, lam, preference):
 @pytest.mark.parametrize("name, mixed", [("grpo-lp", True), ("rloo-lp", True), ("hapo", True), ("alp", False)])
 def test_a_search_finds_correct_answers_that_the_others_unlearn(name, mixed):
     """hypothesis.find stops with NoSuchExample if there is none. ALP at its own beta does it where all are right."""
-    quick = hypothesis.settings(max_examples=1000, derandomize=True, database=None, phases=[hypothesis.Phase.generate])
+    options = dict(derandomize=True, database=None, deadline=None, phases=[hypothesis.Phase.generate])
+    quick = hypothesis.settings(max_examples=1000, **options)
     found = hypothesis.find(groups(), lambda batch: unlearns(name, batch, mixed), settings=quick)
     assert unlearns(name, found, mixed) and not unlearns("drpo", found, mixed)
 

@@ -31,7 +31,8 @@ def test_the_corner():
 
 @pytest.mark.parametrize("label", ["GRPO-LP α .1", "DRPO λ .1"])
 def test_the_committed_predictions_are_those_of_the_code(label):
-    row = pd.read_csv(mode_model.OUT / "map_predicted.csv").query("label == @label and steps == 40")
-    row = row.query("share == 0.8 and sharing == 0.98").iloc[0]
-    again = mode_model.predict({label: mode_model.METHODS[label]}, 40, (0.8,), (0.98,)).iloc[0]
+    rows = pd.read_csv(mode_model.OUT / "map_predicted.csv").query("label == @label and steps == @mode_model.STEPS")
+    row = rows.query("share == 0.8 and sharing == @mode_model.MEASURED").iloc[0]
+    again = mode_model.predict({label: mode_model.METHODS[label]}, mode_model.STEPS, (0.8,), (mode_model.MEASURED,))
+    again = again.iloc[0]
     assert row["accuracy_hard"] == pytest.approx(again["accuracy_hard"], abs=0.02)

@@ -10,31 +10,32 @@ from minidrpo.rundir.metrics import summarise
 from minidrpo.show import plots
 
 
-def metrics(steps=12, every=4):
-    records = []
-    for step in range(1, steps + 1):
-        r = {
-            "step": step,
-            "accuracy": 0.5 + step / 100,
-            "mean_length": 80.0 - step,
-            "truncated": 0.01,
-            "kl": 1e-4,
-            "mixed_groups": 0.6,
-        }
-        if step % every == 0:
-            r |= {
-                "eval_accuracy": 0.6,
-                "eval_accuracy_se": 0.02,
-                "eval_mean_length": 70.0 - step,
-                "eval_mean_length_se": 1.5,
-                "eval_truncated": 0.0,
-            }
-        records.append(r)
-    return records
+def metrics(steps=12):
+    rest = {"truncated": 0.01, "kl": 1e-4, "mixed_groups": 0.6}
+    return [
+        {"step": step, "accuracy": 0.5 + step / 100, "mean_length": 80.0 - step} | rest for step in range(1, steps + 1)
+    ]
+
+
+def evaluations(steps=12, every=4):
+    rest = {"accuracy": 0.6, "accuracy_se": 0.02, "mean_length_se": 1.5, "truncated": 0.0}
+    return [{"step": step, "mean_length": 70.0 - step} | rest for step in range(every, steps + 1, every)]
 
 
 def write(path, records):
     path.write_text("".join(json.dumps(r) + "\n" for r in records))
+
+
+def make_run(directory, train, held_out):
+    directory.mkdir(exist_ok=True)
+    write(directory / "metrics.jsonl", train)
+    write(directory / "evals.jsonl", held_out)
+    return directory
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "run", metrics(), evaluations())
 
 
 def is_png(path):
@@ -51,8 +52,8 @@ def held_out(ax):
     ]
 
 
-def test_training_curves_show_batches_and_held_out_points(tmp_path):
-    fig = plots.training_curves(metrics(), tmp_path / "c.png")
+def test_training_curves_show_batches_and_held_out_points(run, tmp_path):
+    fig = plots.training_curves(run, tmp_path / "c.png")
     accuracy, length = fig.axes[:2]
     assert is_png(tmp_path / "c.png")
     assert held_out(accuracy) == [(s, 60, 2) for s in (4, 8, 12)]
@@ -62,9 +63,9 @@ def test_training_curves_show_batches_and_held_out_points(tmp_path):
     assert titles[:3] == ["accuracy, %", "mean length, tokens", "KL(old || new), nats per token"]
 
 
-def test_bold_lines_are_trailing_means_and_the_legend_says_so(tmp_path):
+def test_bold_lines_are_trailing_means_and_the_legend_says_so(run, tmp_path):
     """A centred window once let the smoothed accuracy start above its data."""
-    (accuracy, length), steps = plots.training_curves(metrics(), tmp_path / "c.png").axes[:2], range(1, 13)
+    (accuracy, length), steps = plots.training_curves(run, tmp_path / "c.png").axes[:2], range(1, 13)
     trailing = [80 - sum(range(max(1, s - 2), s + 1)) / len(range(max(1, s - 2), s + 1)) for s in steps]
     pale, bold = length.lines[:2]
     assert list(bold.get_ydata()) == pytest.approx(trailing) and bold.get_ydata()[0] == pale.get_ydata()[0]
@@ -73,27 +74,29 @@ def test_bold_lines_are_trailing_means_and_the_legend_says_so(tmp_path):
 
 
 def test_the_base_that_runs_share_is_drawn_once(tmp_path):
-    base = {"step": 0, "eval_accuracy": 0.5, "eval_accuracy_se": 0.02, "eval_mean_length": 70.0}
-    again = base | {"eval_seconds": 2.5}
-    ax = plots.training_curves({"a": [base, *metrics()], "b": [again, *metrics()]}, tmp_path / "c.png").axes[0]
+    base = {"step": 0, "accuracy": 0.5, "accuracy_se": 0.02, "mean_length": 70.0}
+
+    def runs(**bases):
+        return {name: make_run(tmp_path / name, metrics(), [e, *evaluations()]) for name, e in bases.items()}
+
+    ax = plots.training_curves(runs(a=base, b=base | {"seconds": 2.5}), tmp_path / "c.png").axes[0]
     at_0 = [c.get_label() for c in ax.containers if 0 in c.lines[0].get_xdata()]
     assert at_0 == ["base"] and [t.get_text() for t in ax.get_legend().get_texts()] == ["a", "b", "base"]
-    other = base | {"eval_accuracy": 0.4}
-    ax = plots.training_curves({"a": [base, *metrics()], "b": [other, *metrics()]}, tmp_path / "c.png").axes[0]
+    ax = plots.training_curves(runs(a=base, b=base | {"accuracy": 0.4}), tmp_path / "c.png").axes[0]
     assert [c.get_label() for c in ax.containers if 0 in c.lines[0].get_xdata()] == ["a", "b"]
 
 
 def test_run_directory_with_its_own_file_of_evaluations(tmp_path):
-    write(tmp_path / "metrics.jsonl", metrics(every=99))
-    write(tmp_path / "evals.jsonl", [{"step": 0, "accuracy": 0.5, "accuracy_se": None, "mean_length": 90.0}])
+    make_run(tmp_path, metrics(), [{"step": 0, "accuracy": 0.5, "accuracy_se": None, "mean_length": 90.0}])
     fig = plots.training_curves(tmp_path, tmp_path / "c.png")
     assert held_out(fig.axes[0]) == [(0, 50, 0)]
     assert plots.read_run(tmp_path / "metrics.jsonl") == plots.read_run(tmp_path)
 
 
-def test_several_runs_and_missing_or_nan_fields(tmp_path):
+def test_several_runs_and_missing_or_nan_fields(run, tmp_path):
     bare = [{"step": s, "accuracy": math.nan if s == 2 else 0.5, "mean_length": 9, "kl": None} for s in range(5)]
-    fig = plots.training_curves({"a": metrics(), "b": bare}, tmp_path / "c.png")
+    write(tmp_path / "bare.jsonl", bare)
+    fig = plots.training_curves({"a": run, "b": tmp_path / "bare.jsonl"}, tmp_path / "c.png")
     assert is_png(tmp_path / "c.png")
     assert list(fig.axes[0].lines[-2].get_xdata()) == [0, 1, 3, 4]  # the step without a number is left out
 
@@ -101,16 +104,17 @@ def test_several_runs_and_missing_or_nan_fields(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (None, "no such file"),
-        ("", "holds no steps"),
-        ('{"step": 1, "mean_length": 3}\n{"step": 2, "mea', "line 2 is not valid JSON"),
-        ('{"step": 1}\n[1]\n', "line 2 is not an object with a step"),
+        (None, ": no such file"),
+        ("", ": holds no steps"),
+        ('{"step": 1, "mea', ": holds no steps"),  # half-written
+        ('{"step": 1, "mean_length": 3}\n{"step": 2, "mea\n', ", line 2: "),
+        ('{"step": 1}\n[1]\n', ", line 2: not an object with step"),
     ],
 )
 def test_broken_metrics_are_one_line(tmp_path, capsys, content, message):
     if content is not None:
         (tmp_path / "metrics.jsonl").write_text(content)
-    with pytest.raises(ValueError, match="metrics.jsonl: " + message):
+    with pytest.raises(ValueError, match="metrics.jsonl" + message):
         plots.training_curves(tmp_path, tmp_path / "c.png")
     with pytest.raises(SystemExit) as stop:
         plots.main([str(tmp_path)])
@@ -164,8 +168,7 @@ def test_trade_off(tmp_path):
 def test_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        write(tmp_path / name / "metrics.jsonl", metrics())
+        make_run(tmp_path / name, metrics(), evaluations())
     plots.main(["one", "two"])
     assert is_png(tmp_path / "one" / "curves.png") and is_png(tmp_path / "trade_off.png")
     with pytest.raises(SystemExit) as stop:
@@ -174,6 +177,7 @@ def test_command_line(tmp_path, monkeypatch, capsys):
 
 
 def test_gradient_takes_the_place_of_a_kl_that_is_always_zero(tmp_path):
-    fig = plots.training_curves([r | {"kl": 0.0, "grad_norm": 2.0} for r in metrics()], tmp_path / "c.png")
+    make_run(tmp_path, [r | {"kl": 0.0, "grad_norm": 2.0} for r in metrics()], evaluations())
+    fig = plots.training_curves(tmp_path, tmp_path / "c.png")
     assert fig.axes[2].get_title(loc="left") == "gradient norm before clipping"
     assert set(fig.axes[2].lines[0].get_ydata()) == {2.0}

@@ -7,6 +7,7 @@ P prompts | G responses per prompt | N responses | T response tokens (right-padd
 """
 
 import contextlib
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -115,17 +116,17 @@ class MicroBatch:
 class MiniBatch:
     """Whole groups for one optimizer step: their grades on every rank, and this rank's responses as micro-batches.
 
-    teaches_PG: responses with a gradient; the others are left out of the work, not out of the normalisation.
+    has_gradient_PG: responses with a gradient; the others are left out of the work, not out of the normalisation.
     """
 
-    def __init__(self, rollouts, correct_PG, weight_PG, teaches_PG, cfg, ctx):
+    def __init__(self, rollouts, correct_PG, weight_PG, has_gradient_PG, cfg, ctx):
         self.correct_PG, self.weight_PG = correct_PG, weight_PG
         self.objective = self.kl = self.grad_norm = None
         self.sums = torch.zeros(3, dtype=torch.float64)
         self.n, self.n_tokens = len(rollouts), sum(len(r.response_ids) for r in rollouts)
-        rows = teaches_PG.flatten().nonzero()[:, 0].tolist()
-        if len(rows) < ctx.size:  # each rank must have something to run backward
-            rows = list(range(self.n))
+        rows = has_gradient_PG.flatten().nonzero()[:, 0].tolist()
+        others = (i for i in range(self.n) if i not in rows)
+        rows = sorted(rows + list(itertools.islice(others, max(0, ctx.size - len(rows)))))  # each rank runs backward
         self.trained_tokens = sum(len(rollouts[i].response_ids) for i in rows)
         lengths = [len(rollouts[i].prompt_ids) + len(rollouts[i].response_ids) for i in rows]
         parts = shares(lengths, ctx.size, cfg.micro_batch_tokens)
@@ -142,7 +143,7 @@ class MiniBatch:
         """What a mean over the whole mini-batch is divided by."""
         return {"n_sequences": self.n, "n_tokens": self.n_tokens}
 
-    def note(self, objective: Tensor, kl_sum: Tensor, n_tokens: Tensor) -> None:
+    def add_to_log(self, objective: Tensor, kl_sum: Tensor, n_tokens: Tensor) -> None:
         """Add a micro-batch's part of what `update_numbers` reports."""
         self.sums += torch.stack([x.detach().double().cpu() for x in (objective, kl_sum, n_tokens)])
 
@@ -152,24 +153,24 @@ def update_numbers(minis: Sequence[MiniBatch], gap: Tensor, ctx) -> dict[str, fl
     for mini in minis:
         if mini.objective is None:
             mini.objective, kl_sum, n_tokens = ctx.all_sum(mini.sums).tolist()
-            mini.kl = kl_sum / n_tokens  # over the responses that teach: the others are not scored
+            mini.kl = kl_sum / n_tokens  # over the responses with a gradient: the others are not scored
     gap_sum, gap_tokens = ctx.all_sum(gap).tolist()
     return {
         "objective": sum(mini.objective for mini in minis) / len(minis),  # J before each optimizer step, averaged
         "kl": minis[-1].kl,  # of the last mini-batch: 0 with a single one, which is on-policy
-        "trained_tokens": sum(mini.trained_tokens for mini in minis),  # of responses that teach
+        "trained_tokens": sum(mini.trained_tokens for mini in minis),  # of responses with a gradient
         "grad_norm": max(mini.grad_norm for mini in minis),  # before clipping
         "sampler_gap": gap_sum / gap_tokens,  # mean |logp of the trainer - logp of the sampler|, first mini-batch
     }
 
 
-def mini_batches(rollouts, correct_PG, weight_PG, teaches_PG, cfg, ctx) -> list[MiniBatch]:
+def mini_batches(rollouts, correct_PG, weight_PG, has_gradient_PG, cfg, ctx) -> list[MiniBatch]:
     """The step's batch as `cfg.mini_batches` MiniBatches of whole groups, in prompt order."""
     P, G = len(correct_PG) // cfg.mini_batches, cfg.group_size
     minis = []
     for first in range(0, P * cfg.mini_batches, P):
         groups = slice(first, first + P)
-        parts = (x[groups] for x in (correct_PG, weight_PG, teaches_PG))
+        parts = (x[groups] for x in (correct_PG, weight_PG, has_gradient_PG))
         minis.append(MiniBatch(rollouts[first * G : (first + P) * G], *parts, cfg, ctx))
     return minis
 

@@ -1,18 +1,20 @@
 """decoding.py - drawing tokens, and the moving parts of batched decoding: a KV cache that rows join and leave.
 
-B responses decoded at once | T columns of the cache | V vocabulary
+B responses decoded at once | T columns of the cache | V vocabulary | K token ids that end a response
 `rollout.TransformersSampler` runs the model; nothing here does.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 
-def uniforms(seed, index, count):
+def uniforms(seed: int, index: int, count: int) -> np.ndarray:
     """The `count` uniform numbers in [0, 1), float32, one per token, of response `index` to the prompt with `seed`.
 
     Philox is counter-based: the numbers depend on (seed, index) alone, not on how prompts are batched or spread over
@@ -22,8 +24,8 @@ def uniforms(seed, index, count):
     return np.random.Generator(np.random.Philox(key=key)).random(count, dtype=np.float32)
 
 
-def draw(logits_BV, uniform_B, temperature, top_p=1.0):
-    """One token a row by inverse CDF, one uniform number each. Returns (token_B, logp_B), logp_B of what was drawn.
+def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float = 1.0) -> tuple[Tensor, Tensor]:
+    """One token per row by inverse CDF, one uniform number each. Returns (token_B, logp_B), logp_B of what was drawn.
 
     temperature 0 takes the likeliest token, whose log-probability is then the one at temperature 1. top_p < 1 keeps the
     fewest likeliest tokens whose mass reaches top_p, and log-probabilities are those within that set.
@@ -58,13 +60,14 @@ class GrowingLayer(DynamicLayer):
     limit = math.inf
     """Columns that can come to be needed."""
 
-    def adopt(self, keys, values, n_columns):
+    def adopt(self, keys: Tensor, values: Tensor, n_columns: int) -> None:
         """Take over buffers of which the first n_columns columns are filled."""
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
         self.buffers = keys, values
         self.keys, self.values = keys[:, :, :n_columns], values[:, :, :n_columns]
 
-    def update(self, key_states, value_states, *args, **kwargs):
+    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        """Append new columns; returns all keys and values. What Transformers' attention calls."""
         key_states = key_states.to(value_states.dtype)  # under autocast rotary embeddings leave the keys in float32
         if not self.is_initialized:
             self.adopt(key_states, value_states, key_states.shape[2])
@@ -78,7 +81,7 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = (buffer[:, :, :stop] for buffer in self.buffers)
         return self.keys, self.values
 
-    def keep(self, source, target, n_rows, n_columns, limit):
+    def keep(self, source: Tensor, target: Tensor, n_rows: int, n_columns: int, limit: int) -> None:
         """Copy rows `source` over rows `target`, then keep the first n_rows and the last n_columns, as views."""
         for states in (self.keys, self.values):
             states[target] = states[source]
@@ -87,7 +90,7 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = self.keys[:n_rows, :, first:], self.values[:n_rows, :, first:]
 
 
-def right_aligned(parts, n_columns, capacity):
+def right_aligned(parts: Sequence[tuple[Tensor, Tensor | None]], n_columns: int, capacity: int) -> Tensor:
     """Stack (states, rows) parts into one buffer (rows, heads, capacity, head_dim), their columns ending at n_columns.
 
     `rows` picks and repeats the rows of `states`; None takes them all. The rest is zeros, not empty memory: masked
@@ -101,22 +104,22 @@ def right_aligned(parts, n_columns, capacity):
 
 
 @dataclass
-class Batch:
+class DecodingBatch:
     """The rows being decoded. Every row ends at the cache's last column and begins `length` columns before it."""
 
-    rows: dict[str, torch.Tensor]
+    rows: dict[str, Tensor]
     """By row: id (2), length (tokens in the cache), count (tokens drawn), finished, done; tokens, logp and uniform are
     (B, max_tokens + 1), the last column being a spare one for what rows draw that are done but not yet removed."""
     cache: Cache
     ragged: bool = True
     """Whether lengths differ, so that attention needs a mask."""
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows["done"])
 
 
-def advance(batch, logits_BV, eos_K, temperature, top_p):
-    """Draw one token a row, in place."""
+def advance(batch: DecodingBatch, logits_BV: Tensor, eos_K: Tensor, temperature: float, top_p: float) -> None:
+    """Draw one token per row, in place."""
     rows = batch.rows
     limit = rows["tokens"].shape[1] - 1
     at_B1 = rows["count"].masked_fill(rows["done"], limit)[:, None]
@@ -129,13 +132,13 @@ def advance(batch, logits_BV, eos_K, temperature, top_p):
     rows["done"] = rows["finished"] | (rows["count"] == limit)
 
 
-def columns(rows):
+def columns(rows: dict[str, Tensor]) -> tuple[int, int, int]:
     """(least, most, limit): the rows' lengths in the cache, and the columns that it can come to need for them."""
     least, most = (int(length) for length in rows["length"].aminmax())
     return least, most, most + rows["tokens"].shape[1] - 1 - int(rows["count"].min())
 
 
-def remove_done(batch):
+def remove_done(batch: DecodingBatch) -> dict[tuple[int, int], tuple[list[int], bool, list[float]]]:
     """Take out the rows that are done, in place: the last ones that are not move into their places, so that no more
     rows are copied than leave. Returns {(prompt, index): (response_ids, finished, logp)}."""
     rows, done_B = batch.rows, batch.rows["done"]
@@ -154,8 +157,8 @@ def remove_done(batch):
     return {tuple(i): (tokens[:n], finished, logp[:n]) for i, n, finished, tokens, logp in zip(*left, strict=True)}
 
 
-def merge(parts, room=64):
-    """Join (rows, cache, cache_rows) parts, one cache row a row, into a Batch with room for more columns."""
+def merge(parts: Sequence[tuple[dict[str, Tensor], Cache, Tensor | None]], room: int = 64) -> DecodingBatch:
+    """Join (rows, cache, cache_rows) parts, one cache row per row, with room for more columns."""
     rows = {key: torch.cat([part[0][key] for part in parts]) for key in parts[0][0]}
     least, most, limit = columns(rows)
     cache = parts[0][1]
@@ -165,4 +168,4 @@ def merge(parts, room=64):
         keys = right_aligned([(k, index) for k, _, index in states], most, capacity)
         values = right_aligned([(v, index) for _, v, index in states], most, capacity)
         layer.adopt(keys, values, most)
-    return Batch(rows, cache, ragged=least < most)
+    return DecodingBatch(rows, cache, ragged=least < most)

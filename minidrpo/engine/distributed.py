@@ -48,7 +48,7 @@ class DistContext:
         """The sum over ranks, on the CPU. Collectives need the device that the process group was made for."""
         if self.size == 1:
             return tensor
-        tensor = tensor.to(self.device)
+        tensor = tensor.to(self.device, copy=True)
         dist.all_reduce(tensor)
         return tensor.cpu()
 

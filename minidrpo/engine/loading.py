@@ -7,11 +7,11 @@ import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 
-def load_tokenizer(path, trust_remote_code=False):
+def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer beside the model, local directory or Hub id. Raises ValueError in one line."""
     path = os.path.expanduser(path)
     _check_local(path)
@@ -37,7 +37,13 @@ def _check_spaces(tokenizer, path, text="1 + 1"):
         raise ValueError(f"{file} is misread: {text!r} comes back without spaces; see tokenizer_class beside it")
 
 
-def load_model(path, *, dtype=torch.float32, device="cpu", trust_remote_code=False):
+def load_model(
+    path: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
     """A causal LM, from safetensors only; remote code stays off unless asked for. On the "meta" device it has shapes
     and no numbers: its weights are not read. Raises ValueError in one line."""
     path = os.path.expanduser(path)

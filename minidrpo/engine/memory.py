@@ -5,9 +5,6 @@ Qwen2-like layer under bfloat16 autocast (tests/test_memory.py compares them wit
 a sleeping vLLM hold is an assumption, named as such. 1 GiB = 2**30 bytes.
 
     python train.py r1-7b --dry-run --gpus 8 --gpu-memory 80       the table, and why a run cannot fit
-
-P parameters | H hidden | I intermediate | Q, K widths of all query and of all key heads | V vocabulary | tokens: of one
-micro-batch, padding included
 """
 
 import dataclasses
@@ -16,6 +13,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from minidrpo import cli
 from minidrpo.engine.policy import HEAD_CHUNK_ELEMENTS
 
 GIB = 2**30
@@ -41,30 +39,35 @@ class Shapes:
     """Qwen2's; Llama has none."""
 
     @property
-    def query_width(self):
+    def query_width(self) -> int:
+        """Numbers per token in the queries of all heads."""
         return self.heads * (self.head_dim or self.hidden // self.heads)
 
     @property
-    def key_width(self):
+    def key_width(self) -> int:
+        """Numbers per token in the keys of all heads."""
         return self.kv_heads * (self.head_dim or self.hidden // self.heads)
 
     @property
-    def layer_matrices(self):
+    def layer_matrices(self) -> int:
         """Parameters of one layer that a matrix product reads, biases included: autocast casts these."""
         attention = 2 * self.hidden * (self.query_width + self.key_width)
-        bias = (self.query_width + 2 * self.key_width) * self.qkv_bias
+        bias = self.query_width + 2 * self.key_width if self.qkv_bias else 0
         return attention + bias + 3 * self.hidden * self.intermediate
 
     @property
-    def layer(self):
+    def layer(self) -> int:
+        """Parameters of one layer."""
         return self.layer_matrices + 2 * self.hidden  # two norms
 
     @property
-    def embedding(self):
+    def embedding(self) -> int:
+        """Parameters of the embedding; the head has as many."""
         return self.vocab * self.hidden
 
     @property
-    def parameters(self):
+    def parameters(self) -> int:
+        """Of the whole model; a tied head counts once."""
         return self.layers * self.layer + self.hidden + self.embedding * (1 if self.tied else 2)
 
 
@@ -74,18 +77,22 @@ KNOWN = {  # so that the presets need no network
 }
 
 
-def read_shapes(model):
+def read_shapes(model: str) -> Shapes | None:
     """Shapes of a model directory or a Hub id known here; None where they cannot be told without the network."""
     path = Path(model).expanduser() / "config.json"
     if not path.is_file():
         return KNOWN.get(model)
-    names = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads")
     try:
-        c = json.loads(path.read_text())
-        kv_heads, tied = c.get("num_key_value_heads") or c[names[-1]], bool(c.get("tie_word_embeddings"))
-        bias = c.get("model_type") == "qwen2" or bool(c.get("attention_bias"))
-        return Shapes(*(c[name] for name in names), kv_heads, c["vocab_size"], tied, c.get("head_dim") or 0, bias)
-    except (KeyError, TypeError, ValueError) as error:
+        c = {name: x for name, x in dict(json.loads(path.read_text())).items() if x is not None}  # null: as if left out
+        hidden, heads = c["hidden_size"], c["num_attention_heads"]
+        sizes = hidden, c["num_hidden_layers"], c["intermediate_size"], heads
+        sizes += c.get("num_key_value_heads", heads), c["vocab_size"], c.get("head_dim", hidden // heads)
+        tied, bias = c.get("tie_word_embeddings", False), c.get("attention_bias", c.get("model_type") == "qwen2")
+        s = Shapes(*sizes[:-1], tied, sizes[-1], bias)
+        if not (cli.fits((tied, bias), tuple[bool, ...]) and cli.fits(sizes, tuple[int, ...]) and 0 < min(sizes)):
+            raise ValueError(s)
+        return s
+    except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError, OSError) as error:
         raise ValueError(f"{path} does not tell the shapes of a decoder: {error}") from error
 
 
@@ -110,11 +117,13 @@ class Plan:
     head_chunk: int = HEAD_CHUNK_ELEMENTS
 
     @property
-    def replicated(self):
+    def replicated(self) -> bool:
+        """Does each of several ranks hold the whole model (DDP)?"""
         return self.gpus > 1 and not self.sharded
 
     @classmethod
-    def of(cls, cfg, gpus, vllm=True):
+    def of(cls, cfg, gpus: int, vllm: bool = True) -> "Plan":
+        """From a run's Config; vllm: whether vLLM samples."""
         context = cfg.max_prompt_tokens + cfg.max_response_tokens
         mini = cfg.prompts_per_step // cfg.mini_batches * cfg.group_size  # responses: no micro-batch holds more
         return cls(
@@ -130,6 +139,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Term:
+    """One line of a rank's memory."""
+
     name: str
     bytes: float
     phase: str
@@ -137,7 +148,7 @@ class Term:
     how: str
 
 
-def layer_activations(s):
+def layer_activations(s: Shapes) -> int:
     """Bytes per token that autograd keeps of one layer under autocast: the residual stream and the norms are float32,
     every matrix product keeps its bfloat16 input (cast anew for each of q, k, v and for gate, up)."""
     norms = 2 * (4 * s.hidden + 4 * s.hidden)  # the norm's input, which is the residual stream, and x / rms
@@ -147,12 +158,12 @@ def layer_activations(s):
     return norms + casts + attention + mlp
 
 
-def around_head(s):
+def around_head(s: Shapes) -> int:
     """Bytes per token of what the last norm and the head keep, and backward lets go of first."""
     return 4 * 4 * s.hidden
 
 
-def working_memory(s, plan, kept=0):
+def working_memory(s: Shapes, plan: Plan, kept: float = 0) -> tuple[float, str]:
     """(bytes, when) of the worst moment of a micro-batch, beside gradients and the activations that are kept."""
     logits = 4 * s.vocab * min(max(1, plan.head_chunk // s.vocab), plan.tokens)  # float32, a chunk of rows
     layer = plan.tokens * layer_activations(s)
@@ -176,29 +187,30 @@ def working_memory(s, plan, kept=0):
     return moments[when], when
 
 
-def terms(s, plan, gpu_memory):
-    """Every term of one rank's memory, in bytes."""
+def terms(s: Shapes, plan: Plan, gpu_memory: float) -> list[Term]:
+    """Every term of one rank's memory, in bytes. gpu_memory: bytes of one GPU."""
     part = plan.gpus if plan.sharded else 1
     over = f" over {plan.gpus} ranks" if plan.sharded else ""
-    P = s.parameters
+    n_parameters = s.parameters
+    summed = ", until they are summed" if plan.replicated else ""
     kept = plan.tokens * s.layers * (4 * s.hidden if plan.checkpointing else layer_activations(s))
     kept += plan.tokens * around_head(s)
     work, when = working_memory(s, plan, kept)
     rows = [
-        Term("weights", 4 * P / part, "resident", f"4 bytes per parameter{over}"),
-        Term("AdamW's moments", 8 * P / part, "resident", f"8 bytes per parameter{over}"),
+        Term("weights", 4 * n_parameters / part, "resident", f"4 bytes per parameter{over}"),
+        Term("AdamW's moments", 8 * n_parameters / part, "resident", f"8 bytes per parameter{over}"),
     ]
     if plan.replicated:
-        rows.append(Term("DDP's buckets", 4 * P, "resident", "4 bytes: where ranks sum"))
+        rows.append(Term("DDP's buckets", 4 * n_parameters, "resident", "4 bytes: where ranks sum"))
     rows += [
         Term("CUDA, NCCL", CUDA_RESERVE, "resident", "assumed"),
-        Term("gradients", 4 * P / part, "update", f"4 bytes{over}" + ", until they are summed" * plan.replicated),
+        Term("gradients", 4 * n_parameters / part, "update", f"4 bytes{over}{summed}"),
         Term("activations kept", kept, "update", "each layer's input" if plan.checkpointing else "of every layer"),
         Term("working memory", work, "update", when),
     ]
     if plan.vllm_share is None:
         if plan.sharded:
-            rows.append(Term("the sampler's weights", 2 * P, "resident", "bfloat16, 2 bytes per parameter"))
+            rows.append(Term("the sampler's weights", 2 * n_parameters, "resident", "bfloat16, 2 bytes per parameter"))
         n = min(DECODED_ROWS, plan.responses)
         cache = n * plan.context * cache_bytes(s)
         return rows + [
@@ -213,18 +225,18 @@ def terms(s, plan, gpu_memory):
     ]
 
 
-def cache_bytes(s):
+def cache_bytes(s: Shapes) -> int:
     """Of a token's keys and values in all layers, bfloat16."""
     return 2 * 2 * s.key_width * s.layers
 
 
-def peaks(rows):
+def peaks(rows: list[Term]) -> dict[str, float]:
     """{stage: bytes} of the two stages that fill a GPU."""
     resident = sum(t.bytes for t in rows if t.phase == "resident")
     return {p: resident + sum(t.bytes for t in rows if t.phase == p) for p in ("sample", "update")}
 
 
-def vllm_responses(s, plan, gpu_memory):
+def vllm_responses(s: Shapes, plan: Plan, gpu_memory: float) -> int:
     """How many responses of full length vLLM's cache holds at once, after its weights and 2 GiB to compute in."""
     room = plan.vllm_share * gpu_memory - 2 * s.parameters - 2 * GIB
     return max(0, math.floor(room / (plan.context * cache_bytes(s))))
@@ -233,7 +245,7 @@ def vllm_responses(s, plan, gpu_memory):
 # ----------------------------------------------------------------------------------------------------- does it fit, why
 
 
-def trouble(s, plan, gpu_memory):
+def trouble(s: Shapes, plan: Plan, gpu_memory: float) -> str | None:
     """None if the run fits, else the reason in one line, with what would help."""
     problem = _problem(s, plan, gpu_memory)
     if not problem:
@@ -249,7 +261,7 @@ def trouble(s, plan, gpu_memory):
     for flag, change in ways:
         if not _problem(s, dataclasses.replace(plan, **change), gpu_memory):
             return f"{problem}; {flag} fits"
-    return f"{problem}; more or larger GPUs{' and --shard' * (not plan.sharded)} are needed"
+    return f"{problem}; more or larger GPUs{'' if plan.sharded else ' and --shard'} are needed"
 
 
 def _problem(s, plan, gpu_memory):
@@ -258,9 +270,10 @@ def _problem(s, plan, gpu_memory):
         if need > gpu_memory:
             largest = sorted((t for t in rows if t.phase in ("resident", stage)), key=lambda t: -t.bytes)[:3]
             parts = ", ".join(f"{t.name} {t.bytes / GIB:.0f}" for t in largest)
+            whole = ", each with a whole copy" if plan.replicated else ""
             return (
                 f"{stage} needs {need / GIB:.0f} GiB per GPU ({parts} ...) of {gpu_memory / GIB:.0f} GiB, "
-                f"{plan.gpus} GPUs{', sharded' if plan.sharded else ', each with a whole copy' * plan.replicated}"
+                f"{plan.gpus} GPUs{', sharded' if plan.sharded else whole}"
             )
     if plan.vllm_share is not None and not vllm_responses(s, plan, gpu_memory):
         return f"vLLM's share, {plan.vllm_share:.0%} of {gpu_memory / GIB:.0f} GiB, cannot hold one response's cache"

@@ -8,22 +8,23 @@ C of them in one chunk | V vocabulary | H hidden size
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-HEAD_CHUNK_ELEMENTS = 2**26  # logits in float32 at a time: 256 MB; a whole (8192, 152k) would be 5 GB a copy
+HEAD_CHUNK_ELEMENTS = 2**26  # logits in float32 at a time: 256 MB; a whole (8192, 152k) would be 5 GB per copy
 
 
 class Policy(nn.Module):
     """A Hugging Face causal LM whose forward returns log-probabilities of given responses. DDP wraps this."""
 
-    def __init__(self, model, temperature, head_chunk_elements=HEAD_CHUNK_ELEMENTS):
+    def __init__(self, model: nn.Module, temperature: float, head_chunk_elements: int = HEAD_CHUNK_ELEMENTS):
         super().__init__()
         self.model = model
         self.temperature = temperature
         self.head_chunk_elements = head_chunk_elements
 
-    def forward(self, ids_NL, prompt_N, mask_NT):
-        """log pi(o_t | q, o_<t) at the sampling temperature, (N, T) float32 or wider; 0 on padding."""
+    def forward(self, ids_NL: Tensor, prompt_N: Tensor, mask_NT: Tensor) -> Tensor:
+        """log pi(o_t | q, o_<t) at the sampling temperature, (N, T) float32 or wider; 0 on padding.
+        prompt_N: tokens of each prompt."""
         with torch.autocast(ids_NL.device.type, torch.bfloat16, enabled=ids_NL.is_cuda):  # weights stay float32
             # Right padding and causal attention: a real token never sees padding, so no attention mask is needed.
             hidden_NLH = self.model.base_model(input_ids=ids_NL, use_cache=False).last_hidden_state
@@ -39,7 +40,7 @@ class Policy(nn.Module):
         return ChunkedLogp.apply(hidden_MH, head.weight, head.bias, target_M, self.temperature, chunk)
 
 
-def compile_layers(model, backend="inductor"):
+def compile_layers(model: nn.Module, backend: str = "inductor") -> None:
     """torch.compile every decoder layer, in place, for any batch and length. Layer by layer and not the whole model:
     traced as a whole, Transformers would make an (L, L) mask and attention would lose its fast kernel; and checkpoints
     stay between layers. Raises ValueError for a model whose layers are not where most have them."""
@@ -64,7 +65,16 @@ class ChunkedLogp(torch.autograd.Function):
     sums over chunks in float32 or wider. Measured: 325 MB where the plain form needs 14 GB (BENCHMARKS.md)."""
 
     @staticmethod
-    def forward(ctx, hidden_MH, weight_VH, bias_V, target_M, temperature, chunk):
+    def forward(
+        ctx,
+        hidden_MH: Tensor,
+        weight_VH: Tensor,
+        bias_V: Tensor | None,
+        target_M: Tensor,
+        temperature: float,
+        chunk: int,
+    ) -> Tensor:
+        """(M,) log-probabilities of the target tokens, in nats."""
         device = hidden_MH.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VH.dtype
         weight, pieces = weight_VH.to(dtype), []
@@ -81,7 +91,8 @@ class ChunkedLogp(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_M):
+    def backward(ctx, grad_M: Tensor) -> tuple[Tensor | None, ...]:
+        """One gradient per argument of `forward`."""
         hidden_MH, weight_VH, bias_V, target_M, lse_M = ctx.saved_tensors
         weight = weight_VH.to(ctx.dtype)
         grad_hidden_MH = torch.empty_like(hidden_MH)

@@ -3,7 +3,8 @@
     ddca, gr3, lead              three later answers to the same problem (our reading of their papers)
     grpo-lp-no-std, -mixed-only, -batch-std    GRPO-LP with one thing changed each: what the std in solved groups does
 
-P prompts | G responses per prompt | n correct responses of a prompt
+P prompts | G responses per prompt | N = P*G responses | n correct responses of a prompt
+cfg: the run's Config, with the method's settings among its fields
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import drpo
 from minidrpo.cli import value
 from minidrpo.methods import baselines
 from minidrpo.methods.discriminative import PREFERENCES, positive_weights, preference, right
-from minidrpo.methods.method import Clipped, Method
+from minidrpo.methods.method import Batch, Clipped, Method
 from minidrpo.methods.penalties import (
     Alpha,
     GroupNormalised,
@@ -37,7 +38,7 @@ def ddca_advantage(correct_PG: Tensor, length_PG: Tensor, beta: float = 0.2) -> 
 
     No std of rewards, so beta keeps its size where all are correct. Lengths in tokens. Returns (P, G) floats.
     """
-    right_PG, length_PG = baselines._inputs(correct_PG, length_PG)
+    right_PG, length_PG = baselines.as_floats(correct_PG, length_PG)
     n_P1 = right_PG.sum(-1, keepdim=True).clamp(min=1)
     mean_P1 = (length_PG * right_PG).sum(-1, keepdim=True) / n_P1
     std_P1 = (((length_PG - mean_P1) * right_PG).square().sum(-1, keepdim=True) / n_P1).sqrt()
@@ -48,11 +49,14 @@ def ddca_advantage(correct_PG: Tensor, length_PG: Tensor, beta: float = 0.2) -> 
 
 @dataclass(frozen=True)
 class DDCA:
+    """Settings of `ddca`."""
+
     ddca_beta: float = value(0.2, "0 or more", "finite")
     """Weight of the length term among correct responses; 0 is none."""
 
 
-def ddca(reward_PG, batch, cfg):
+def ddca(reward_PG: Tensor, batch: Batch, cfg) -> Tensor:
+    """DDCA's advantage, (P, G); the reward is in it."""
     return ddca_advantage(batch.correct_PG, batch.length_PG, cfg.ddca_beta)
 
 
@@ -62,17 +66,20 @@ def ddca(reward_PG, batch, cfg):
 def gr3_reward(correct_PG: Tensor, length_PG: Tensor, alpha: float = 0.33) -> Tensor:
     """GR3 (arXiv 2603.10535): r = 1[correct] / (1 + alpha L / mean L), the mean over the group. A correct response
     always earns more than a wrong one. Lengths in tokens. Returns (P, G) floats."""
-    right_PG, length_PG = baselines._inputs(correct_PG, length_PG)
+    right_PG, length_PG = baselines.as_floats(correct_PG, length_PG)
     return right_PG / (1 + alpha * length_PG / length_PG.mean(-1, keepdim=True))
 
 
 @dataclass(frozen=True)
 class GR3(GroupNormalised):
+    """Settings of `gr3`."""
+
     gr3_alpha: float = value(0.33, "0 or more", "finite")
     """Weight of the relative length; 0 is none."""
 
 
-def gr3(batch, cfg, state):
+def gr3(batch: Batch, cfg, state: dict) -> Tensor:
+    """GR3's reward, (P, G), in [0, 1]."""
     return gr3_reward(batch.correct_PG, batch.length_PG, cfg.gr3_alpha)
 
 
@@ -82,7 +89,7 @@ def gr3(batch, cfg, state):
 def lead_length_reward(correct_PG: Tensor, length_PG: Tensor) -> Tensor:
     """LEAD's (arXiv 2605.09806) second reward: max(-1, 1 - |L - L*| / L*), L* the mean length of the prompt's correct
     responses; 0 for all where none is correct. Lengths in tokens. Returns (P, G) floats."""
-    right_PG, length_PG = baselines._inputs(correct_PG, length_PG)
+    right_PG, length_PG = baselines.as_floats(correct_PG, length_PG)
     n_P1 = right_PG.sum(-1, keepdim=True)
     target_P1 = (length_PG * right_PG).sum(-1, keepdim=True) / n_P1.clamp(min=1)
     reward_PG = (1 - (length_PG - target_P1).abs() / target_P1.clamp(min=1)).clamp(min=-1)
@@ -100,6 +107,8 @@ def lead_weights(spread_2: Tensor, potential_2: Tensor, alpha: float = 1.0, leas
 
 @dataclass(frozen=True)
 class LEAD(GroupNormalised):
+    """Settings of `lead`."""
+
     lead_alpha: float = value(1.0, "0 or more", "finite")
     """How much a reward that is nearly reached loses its weight."""
 
@@ -107,12 +116,12 @@ class LEAD(GroupNormalised):
 LEAD_EMA = 0.95
 
 
-def lead_rewards(batch, cfg):
+def lead_rewards(batch: Batch, cfg) -> Tensor:
     """(P, G, 2): correctness, and the length reward."""
     return torch.stack([right(batch, cfg, {}), lead_length_reward(batch.correct_PG, batch.length_PG)], -1)
 
 
-def lead(batch, cfg, state):
+def lead(batch: Batch, cfg, state: dict) -> Tensor:
     """Each reward normalised in its group by itself, as in GDPO, then summed with the weights of earlier steps."""
     normalised = [
         baselines.grpo_advantage(r_PG, cfg.adv_std, cfg.adv_eps) for r_PG in lead_rewards(batch, cfg).unbind(-1)
@@ -121,17 +130,17 @@ def lead(batch, cfg, state):
     return weight_2[0] * normalised[0] + weight_2[1] * normalised[1]
 
 
-def as_it_is(reward_PG, batch, cfg):
+def as_it_is(reward_PG: Tensor, batch: Batch, cfg) -> Tensor:
     """The reward is an advantage already."""
     return reward_PG
 
 
-def lead_state(cfg, n_problems):
+def lead_state(cfg, n_problems: int) -> dict:
     """Before the first step neither reward counts more, and nothing is reached."""
     return {"spread_2": torch.ones(2), "potential_2": torch.zeros(2)}
 
 
-def lead_remember(state, batch, cfg):
+def lead_remember(state: dict, batch: Batch, cfg) -> dict:
     """Moving averages of each reward's coefficient of variation and of its mean, mapped to [0, 1]."""
     reward_N2 = lead_rewards(batch, cfg).flatten(0, 1)
     mean_2, std_2 = reward_N2.mean(0), reward_N2.std(0)
@@ -145,18 +154,20 @@ def lead_remember(state, batch, cfg):
 # ------------------------------------------------------------------------------- GRPO-LP with one thing changed each
 
 
-def mixed_only(reward_PG, batch, cfg):
+def mixed_only(reward_PG: Tensor, batch: Batch, cfg) -> Tensor:
     """GRPO's advantage in groups with right and wrong responses; 0 where all are right or all are wrong."""
     return group_normalised(reward_PG, batch, cfg) * drpo.mixed_groups(batch.correct_PG)[:, None]
 
 
 @dataclass(frozen=True)
 class BatchStd(Alpha):
+    """Settings of `grpo-lp-batch-std`."""
+
     adv_eps: float = value(1e-6, "positive", "finite")
     """Added to the std of the batch."""
 
 
-def batch_normalised(reward_PG, batch, cfg):
+def batch_normalised(reward_PG: Tensor, batch: Batch, cfg) -> Tensor:
     """reward - mean of its group, divided by one std for the whole batch."""
     centred_PG = group_centred(reward_PG, batch, cfg)
     return centred_PG / (centred_PG.std() + cfg.adv_eps)
@@ -167,6 +178,8 @@ def batch_normalised(reward_PG, batch, cfg):
 
 @dataclass(frozen=True)
 class Solved:
+    """Settings of `drpo-solved`."""
+
     preference: Literal[tuple(PREFERENCES)] = "linear"
     """As DRPO's."""
     lam: float = value(0.1, "at least 1e-06")
@@ -175,7 +188,7 @@ class Solved:
     """Strength of the length preference in groups whose responses are all correct; 0 is DRPO."""
 
 
-def drpo_solved(reward_PG, batch, cfg):
+def drpo_solved(reward_PG: Tensor, batch: Batch, cfg) -> Tensor:
     """DRPO's credit in mixed groups, and in solved ones mu (w - 1/G): the same weights, against the uniform ones.
 
     The sum over a solved group is 0: it moves probability between its responses. There is no std, so

@@ -1,6 +1,6 @@
 """discriminative.py - DRPO and DisCO as rows of the table: settings, preferences, weights. Formulas: drpo.py.
 
-P prompts | G responses per prompt | N = P*G responses in prompt order
+P prompts | G responses per prompt | cfg: the run's Config, with the method's settings among its fields
 """
 
 import math
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 import drpo
 from minidrpo.cli import value
-from minidrpo.methods.method import Discriminative, Method
+from minidrpo.methods.method import Batch, Discriminative, Method
 from minidrpo.reflection import reflection_words
 
 
@@ -19,8 +20,9 @@ def _length(shape):
     return lambda batch, cfg: drpo.length_preference(batch.length_PG, cfg.max_response_tokens, shape)
 
 
-def fewer_reflections(batch, cfg):
-    """1/(1 + number of reflection words such as "wait" and "check"): terse reasoning, whatever its length in tokens."""
+def fewer_reflections(batch: Batch, cfg) -> Tensor:
+    """1/(1 + number of reflection words such as "wait" and "check"): terse reasoning, whatever its length in tokens.
+    (P, G), in (0, 1]."""
     counts = [sum(reflection_words(text).values()) for text in batch.texts]
     return 1 / (1 + torch.tensor(counts, dtype=torch.float32).view(batch.correct_PG.shape))
 
@@ -35,6 +37,8 @@ PREFERENCES = {  # name: (batch, cfg) -> preference_PG in [0, 1], higher is bett
 
 @dataclass(frozen=True)
 class TrustRegion:
+    """Settings of all discriminative methods."""
+
     score: Literal["log_likelihood", "likelihood_ratio"] = "log_likelihood"
     """What is pulled and pushed: mean log-likelihood per token, or mean likelihood ratio (DisCO's other form)."""
     beta: float = value(1e3, "0 or more", "finite")
@@ -47,15 +51,19 @@ class TrustRegion:
 
 @dataclass(frozen=True)
 class DisCO(TrustRegion):
+    """Settings of `disco`."""
+
     negatives: Literal["dro", "mean"] = "dro"
     """How wrong responses are pushed down: worst case (DisCO, DRPO) or mean (DisCO-b)."""
-    tau: float = value(10.0, "positive", "finite")
-    """Temperature of the DRO over wrong responses; small concentrates on the likeliest one."""
+    tau: float = value(10.0, "between 1e-06 and 1e+06, or inf")
+    """Temperature of the DRO over wrong responses; small concentrates on the likeliest one, inf is the mean."""
     lam: ClassVar[float] = math.inf
 
 
 @dataclass(frozen=True)
 class DRPO(DisCO):
+    """Settings of `drpo`."""
+
     lam: float = value(0.1, "at least 1e-06")
     """lambda: small favours short correct responses, large ignores length, inf is DisCO."""
     preference: Literal[tuple(PREFERENCES)] = "linear"
@@ -64,23 +72,25 @@ class DRPO(DisCO):
 
 @dataclass(frozen=True)
 class DisCOb(TrustRegion):
+    """Settings of `disco-b`, which has no temperature."""
+
     lam: ClassVar[float] = math.inf
     negatives: ClassVar[str] = "mean"
     tau: ClassVar[float] = 1.0  # not read
 
 
-def preference(batch, cfg, state):
-    """DRPO's: how much each response is preferred among the correct ones."""
+def preference(batch: Batch, cfg, state: dict) -> Tensor:
+    """DRPO's: how much each response is preferred among the correct ones, (P, G) in [0, 1]."""
     return PREFERENCES[cfg.preference](batch, cfg)
 
 
-def right(batch, cfg, state):
-    """1 for a correct response, 0 for a wrong one."""
+def right(batch: Batch, cfg, state: dict) -> Tensor:
+    """1 for a correct response, 0 for a wrong one, (P, G) floats."""
     return batch.correct_PG.float()
 
 
-def positive_weights(reward_PG, batch, cfg):
-    """The closed form of the paper; uniform over the correct responses at lambda = inf."""
+def positive_weights(reward_PG: Tensor, batch: Batch, cfg) -> Tensor:
+    """The closed form of the paper, (P, G); uniform over the correct responses at lambda = inf."""
     # float64: a small lambda makes the exponents large, and float32 would round their differences
     return drpo.positive_distribution(reward_PG.double(), batch.correct_PG, cfg.lam).float()
 

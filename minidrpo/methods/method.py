@@ -46,9 +46,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Discriminative:
-    """J = weighted scores of the right responses minus a soft maximum of the wrong ones, in a KL trust region."""
+    """J = weighted scores of the right responses minus a soft maximum (or the mean) of the wrong ones, in a
+    KL trust region."""
 
-    def teaches(self, correct_PG: Tensor, weight_PG: Tensor, on_policy_P: Tensor) -> Tensor:
+    def has_gradient(self, correct_PG: Tensor, weight_PG: Tensor, on_policy_P: Tensor) -> Tensor:
         """(P, G) bool: responses with a gradient. While KL is 0, as on-policy, groups all right or all wrong have none;
         later the trust region's penalty depends on every token."""
         return (drpo.mixed_groups(correct_PG) | ~on_policy_P)[:, None].expand_as(correct_PG)
@@ -62,7 +63,7 @@ class Clipped:
     clip_low: float = 0.2
     clip_high: float = 0.2
 
-    def teaches(self, correct_PG: Tensor, weight_PG: Tensor, on_policy_P: Tensor) -> Tensor:
+    def has_gradient(self, correct_PG: Tensor, weight_PG: Tensor, on_policy_P: Tensor) -> Tensor:
         """(P, G) bool: responses with a gradient, those whose advantage is not 0."""
         return weight_PG != 0
 

@@ -3,41 +3,45 @@
 Formulas: baselines.py.
 
 P prompts | G responses per prompt | M prompts that LASER-D watches | D problems of the training set
+cfg: the run's Config, with the method's settings among its fields
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from minidrpo.cli import value
 from minidrpo.methods import baselines
 from minidrpo.methods.discriminative import right
-from minidrpo.methods.method import Clipped, Method
+from minidrpo.methods.method import Batch, Clipped, Method
 
 # ---------------------------------------------------------------------------------------------------- advantages
 
 
 @dataclass(frozen=True)
 class GroupNormalised:
+    """Settings of the methods that divide by the group's std."""
+
     adv_std: Literal["sample", "population"] = "sample"
     """Divide the advantage by this standard deviation of the group ..."""
     adv_eps: float = value(1e-6, "positive", "finite")
     """... plus this. ALP's beta acts through it."""
 
 
-def group_normalised(reward_PG, batch, cfg):
-    """(reward - mean) / (std + eps) in each group."""
+def group_normalised(reward_PG: Tensor, batch: Batch, cfg) -> Tensor:
+    """(reward - mean) / (std + eps) in each group, (P, G)."""
     return baselines.grpo_advantage(reward_PG, cfg.adv_std, cfg.adv_eps)
 
 
-def group_centred(reward_PG, batch, cfg):
-    """reward - mean in each group."""
+def group_centred(reward_PG: Tensor, batch: Batch, cfg) -> Tensor:
+    """reward - mean in each group, (P, G)."""
     return baselines.grpo_advantage(reward_PG, std=None)
 
 
-def leave_one_out(reward_PG, batch, cfg):
-    """reward - mean of the others in each group."""
+def leave_one_out(reward_PG: Tensor, batch: Batch, cfg) -> Tensor:
+    """reward - mean of the others in each group, (P, G)."""
     return baselines.rloo_advantage(reward_PG)
 
 
@@ -46,20 +50,24 @@ def leave_one_out(reward_PG, batch, cfg):
 
 @dataclass(frozen=True)
 class Alpha:
+    """Settings of `rloo-lp` and `grpo-lp-no-std`."""
+
     alpha: float = value(0.2, "0 or more", "finite")
     """Weight of the length penalty; 0 is none."""
 
 
 @dataclass(frozen=True)
 class LengthPenalty(Alpha, GroupNormalised):
-    pass
+    """Settings of `grpo-lp`."""
 
 
-def length_penalty(batch, cfg, state):
+def length_penalty(batch: Batch, cfg, state: dict) -> Tensor:
+    """Less for each token of a correct response, in shares of the limit, (P, G)."""
     return baselines.length_penalty_reward(batch.correct_PG, batch.length_PG, cfg.max_response_tokens, cfg.alpha)
 
 
-def rloo_lp(batch, cfg, state):
+def rloo_lp(batch: Batch, cfg, state: dict) -> Tensor:
+    """Less for a correct response that is long among the prompt's correct ones, (P, G)."""
     return baselines.rloo_lp_reward(batch.correct_PG, batch.length_PG, cfg.alpha)
 
 
@@ -68,11 +76,15 @@ def rloo_lp(batch, cfg, state):
 
 @dataclass(frozen=True)
 class ALP(GroupNormalised):
+    """Settings of `alp`."""
+
     alp_beta: float = value(1e-7, "0 or more", "finite")
     """Reward lost per token, times the prompt's solve rate."""
 
 
-def alp(batch, cfg, state):  # float64: at the paper's beta the penalty is finer than float32's steps
+def alp(batch: Batch, cfg, state: dict) -> Tensor:
+    """Less for each token, the more the easier the prompt, (P, G). float64: at the paper's beta the penalty is finer
+    than float32's steps."""
     return baselines.alp_reward(batch.correct_PG, batch.length_PG.double(), cfg.alp_beta)
 
 
@@ -81,20 +93,25 @@ def alp(batch, cfg, state):  # float64: at the paper's beta the penalty is finer
 
 @dataclass(frozen=True)
 class HAPO(GroupNormalised):
+    """Settings of `hapo`."""
+
     hapo_w: float = value(1.0, "0 or more", "finite")
     """Weight of the length reward; at most 1 keeps every correct response above every wrong one."""
 
 
-def hapo(batch, cfg, state):
+def hapo(batch: Batch, cfg, state: dict) -> Tensor:
+    """Correctness and a length reward against the problem's own record, (P, G)."""
     shortest_P = state["shortest_D"][batch.problem_P]
     return baselines.hapo_reward(batch.correct_PG, batch.length_PG, shortest_P, cfg.hapo_w)
 
 
-def hapo_history(cfg, n_problems):
+def hapo_history(cfg, n_problems: int) -> dict:
+    """Before the first step: no correct response of any problem yet."""
     return {"shortest_D": torch.full((n_problems,), torch.inf)}
 
 
-def hapo_remember(state, batch, cfg):
+def hapo_remember(state: dict, batch: Batch, cfg) -> dict:
+    """Each problem's shortest correct response so far, in tokens."""
     history = (state["shortest_D"], batch.problem_P, batch.correct_PG, batch.length_PG)
     return {"shortest_D": baselines.hapo_update_history(*history)}
 
@@ -104,6 +121,8 @@ def hapo_remember(state, batch, cfg):
 
 @dataclass(frozen=True)
 class L1Max(GroupNormalised):
+    """Settings of `l1-max`."""
+
     l1_target: int = value(4096, "1 or more")
     """Tokens asked for."""
     l1_alpha: float = value(3e-4, "0 or more", "finite")
@@ -114,23 +133,28 @@ class L1Max(GroupNormalised):
     """Tell the model the target ("Think for maximum N tokens.")."""
 
 
-def l1_max(batch, cfg, state):
+def l1_max(batch: Batch, cfg, state: dict) -> Tensor:
+    """Less for each token of a correct response, around the target, (P, G) in [0, 1]."""
     return baselines.l1_max_reward(batch.correct_PG, batch.length_PG, cfg.l1_target, cfg.l1_slope, cfg.l1_alpha)
 
 
-def l1_suffix(cfg):
+def l1_suffix(cfg) -> str:
+    """The target in words, for the prompt; "" where it is not told."""
     return f"Think for maximum {cfg.l1_target} tokens." if cfg.l1_prompt else ""
 
 
 @dataclass(frozen=True)
 class ShorterBetter(GroupNormalised):
+    """Settings of `shorter-better`."""
+
     sb_a: float = value(2.0, "0 or more", "finite")
     """Reward of a correct response."""
     sb_b: float = value(1e-3, "0 or more", "finite")
     """Reward lost per token of distance from the group's shortest correct response."""
 
 
-def shorter_better(batch, cfg, state):
+def shorter_better(batch: Batch, cfg, state: dict) -> Tensor:
+    """Less for each token of distance from the group's shortest correct response, (P, G)."""
     return baselines.shorter_better_reward(batch.correct_PG, batch.length_PG, cfg.sb_a, cfg.sb_b)
 
 
@@ -141,17 +165,20 @@ LASER_MONITOR = 500  # prompts; the authors sample as many anew, here they are t
 
 @dataclass(frozen=True)
 class LaserD(GroupNormalised):
+    """Settings of `laser-d`."""
+
     laser_bonus: float = value(0.5, "0 or more", "finite")
     """Reward of a correct response within its target."""
     laser_every: int = value(20, "1 or more")
     """Steps between two choices of the targets."""
 
 
-def laser_d(batch, cfg, state):
+def laser_d(batch: Batch, cfg, state: dict) -> Tensor:
+    """Correctness, and a bonus within the target of the prompt's difficulty, (P, G)."""
     return baselines.laser_d_reward(batch.correct_PG, batch.length_PG, state["target_3"], cfg.laser_bonus)
 
 
-def laser_targets(cfg, n_problems):
+def laser_targets(cfg, n_problems: int) -> dict:
     """No target yet: the limit, within which every finished response is."""
     return {
         "target_3": torch.full((3,), float(cfg.max_response_tokens)),
@@ -161,7 +188,7 @@ def laser_targets(cfg, n_problems):
     }
 
 
-def laser_remember(state, batch, cfg):
+def laser_remember(state: dict, batch: Batch, cfg) -> dict:
     """Keep the latest prompts' responses; choose new targets after the first step and every `laser_every` steps."""
     correct_MG = torch.cat([state["correct_MG"], batch.correct_PG])[-LASER_MONITOR:]
     length_MG = torch.cat([state["length_MG"], batch.length_PG])[-LASER_MONITOR:]

@@ -1,6 +1,6 @@
 """several.py - GDPO and its baseline as rows of the table: several named rewards at once. Formulas: baselines.py.
 
-P prompts | G responses per prompt | K rewards
+P prompts | G responses per prompt | K rewards | cfg: the run's Config, with the method's settings among its fields
 """
 
 import math
@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from minidrpo.cli import value
 from minidrpo.methods import baselines
 from minidrpo.methods.discriminative import right
-from minidrpo.methods.method import Clipped, Method
+from minidrpo.methods.method import Batch, Clipped, Method
 from minidrpo.methods.penalties import GroupNormalised, group_normalised
 
 
@@ -35,6 +36,8 @@ REWARDS = {  # name: (batch, cfg) -> P*G rewards
 
 @dataclass(frozen=True)
 class Several:
+    """Settings of both."""
+
     rewards: tuple[Literal[tuple(REWARDS)], ...] = ("correct", "conditioned_length")
     """Which rewards; conditioned: only a correct response earns it. format and integer look for <answer> tags (GDPO's
     GSM8K task); correct wants a box there, too."""
@@ -43,7 +46,8 @@ class Several:
     length_limit: int = value(4000, "1 or more")
     """Tokens within which the length rewards are earned."""
 
-    def check(self):
+    def check(self) -> None:
+        """ValueError for rewards and weights that do not match."""
         if not self.rewards:
             raise ValueError("--rewards needs at least one")
         if len(self.reward_weights) not in (0, len(self.rewards)):
@@ -56,27 +60,29 @@ class Several:
 
 @dataclass(frozen=True)
 class GrpoSum(Several, GroupNormalised):
-    pass
+    """Settings of `grpo-sum`."""
 
 
 @dataclass(frozen=True)
 class GDPO(Several):
+    """Settings of `gdpo`."""
+
     gdpo_over: Literal["sequences", "tokens"] = "sequences"
     """Normalise the batch over responses (paper) or over tokens."""
 
 
-def several(batch, cfg, state):
+def several(batch: Batch, cfg, state: dict) -> Tensor:
     """The rewards that --rewards names, side by side, (P, G, K)."""
     return torch.stack([REWARDS[name](batch, cfg).view(batch.correct_PG.shape) for name in cfg.rewards], -1)
 
 
-def summed_then_normalised(reward_PGK, batch, cfg):
-    """GRPO's advantage of the weighted sum of rewards."""
+def summed_then_normalised(reward_PGK: Tensor, batch: Batch, cfg) -> Tensor:
+    """GRPO's advantage of the weighted sum of rewards, (P, G)."""
     return group_normalised((reward_PGK * _weights(cfg)).sum(-1), batch, cfg)
 
 
-def normalised_then_summed(reward_PGK, batch, cfg):
-    """GDPO's: each reward normalised in its group, then summed, then normalised over the batch."""
+def normalised_then_summed(reward_PGK: Tensor, batch: Batch, cfg) -> Tensor:
+    """GDPO's, (P, G): each reward normalised in its group, then summed, then normalised over the batch."""
     eps = 1e-6 if cfg.gdpo_over == "tokens" else 1e-4  # as its two official codes have it
     return baselines.gdpo_advantage(reward_PGK, _weights(cfg), True, eps, cfg.gdpo_over, batch.length_PG)
 
@@ -85,7 +91,7 @@ def _weights(cfg):
     return torch.tensor(cfg.reward_weights or (1.0,) * len(cfg.rewards))
 
 
-def reward_length(batch, cfg):
+def reward_length(batch: Batch, cfg) -> dict[str, float]:
     """For the log: the share of responses that are right and within the limit."""
     return {"reward_length": (batch.correct_PG & (batch.length_PG <= cfg.length_limit)).float().mean().item()}
 

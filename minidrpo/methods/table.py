@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import drpo
-from minidrpo.methods import after_drpo, discriminative, penalties, several
+from minidrpo.methods import after_drpo, baselines, discriminative, penalties, several
 from minidrpo.methods.method import Batch, Clipped, Discriminative, Method
 
 __all__ = ["METHODS", "Batch", "Clipped", "Discriminative", "Method", "compute_weights", "credit"]
@@ -39,9 +39,5 @@ def credit(weight_PG: Tensor, batch: Batch, cfg, score_PG: Tensor | None = None)
             score_PG = torch.zeros(weight_PG.shape)
         return drpo.drpo_credit(score_PG, batch.correct_PG, weight_PG, cfg.tau, cfg.negatives)
     length_PG = batch.length_PG.float()
-    share_PG = {
-        "sequence": torch.full_like(length_PG, 1 / length_PG.numel()),
-        "token": length_PG / length_PG.sum(),
-        "constant": length_PG / cfg.max_response_tokens / length_PG.numel(),
-    }[method.surrogate.aggregate]
-    return weight_PG * share_PG
+    token_PG = baselines.token_share(length_PG, method.surrogate.aggregate, cfg.max_response_tokens)
+    return weight_PG * (length_PG * token_PG)  # the mean log-likelihood rises by 1 if each token's does

@@ -13,21 +13,25 @@ states to keep: all randomness in training is a function of (seed, step).
 
 import contextlib
 import json
+import math
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from minidrpo.engine import shard
 from minidrpo.engine.distributed import DistContext
 
 PREFIX, TRAINER = "step_", "trainer"
+STEP = re.compile(rf"{PREFIX}(0|[1-9][0-9]*)")
 FAILURES = (OSError, SafetensorError, RuntimeError)  # of a disk, in several libraries' words; others are our bugs
 
 
@@ -38,10 +42,13 @@ def save(
 
     state: the method's tensors, {name: tensor}. ctx: a DistContext, of one process if None. keep: how many checkpoints
     stay. about: what to note beside the step. Every rank calls this; rank 0 writes, and of a sharded model each rank
-    its part of the moments. If any of them cannot (a full disk, say), every rank raises the same OSError: the
-    checkpoints written before are untouched and no half-written one is left.
+    its part of the moments. If any of them cannot (a full disk, say), every rank raises the same OSError, and
+    FloatingPointError if weights are not finite: the checkpoints written before are untouched and no half-written one
+    is left.
     """
     ctx = ctx or DistContext()
+    with ctx.fail_together(FloatingPointError, FloatingPointError):
+        _refuse_spoilt(model)
     final = Path(run_dir) / "checkpoints" / f"{PREFIX}{step}"
     partial = final.with_name(".partial")
     try:
@@ -70,9 +77,20 @@ def save(
             if ctx.is_main:
                 shutil.rmtree(partial, ignore_errors=True)
         raise OSError(f"could not write {final}: {error}") from error
-    if ctx.is_main:
-        for old in list_steps(run_dir)[:-keep]:
+    with ctx.fail_together((ValueError, OSError), OSError):
+        for old in list_steps(run_dir)[:-keep] if ctx.is_main else ():
             _remove(final.with_name(f"{PREFIX}{old}"))
+
+
+def _refuse_spoilt(model):
+    """FloatingPointError if a weight is not finite. One look at each where it lives, and one wait for the device."""
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    mine = {name: p.to_local() if isinstance(p, DTensor) else p for name, p in parameters.items()}
+    mine = {name: p for name, p in mine.items() if p.numel()}  # a rank's part of a small one may be empty
+    largest = [torch.linalg.vector_norm(p, math.inf) for p in mine.values()]  # largest |x|; nan stays nan
+    for name, size in zip(mine, torch.stack(largest).tolist() if largest else (), strict=True):
+        if not math.isfinite(size):
+            raise FloatingPointError(f"{name} is not finite ({size}): not saved; the last checkpoint is intact")
 
 
 def _remove(directory):
@@ -85,10 +103,21 @@ def _remove(directory):
 
 
 def list_steps(run_dir: str | Path) -> list[int]:
-    """Steps that have a whole checkpoint, ascending."""
-    found = (Path(run_dir) / "checkpoints").glob(f"{PREFIX}*/trainer.json")
-    steps = (path.parent.name.removeprefix(PREFIX) for path in found)
-    return sorted(int(step) for step in steps if step.isdigit())  # step_9_backup is somebody's copy
+    """Steps that have a whole checkpoint, ascending. ValueError if that cannot be told: a run that took it for none
+    would start over."""
+    folder = Path(run_dir) / "checkpoints"
+    try:
+        names = [name for name in _names_in(folder) if STEP.fullmatch(name)]  # step_9_backup is somebody's copy
+        return sorted(int(name.removeprefix(PREFIX)) for name in names if "trainer.json" in _names_in(folder / name))
+    except OSError as error:
+        raise ValueError(f"{error.filename} cannot be searched for checkpoints: {error.strerror}") from error
+
+
+def _names_in(folder):
+    """Not glob, which takes a folder that one may not read for an empty one."""
+    with contextlib.suppress(FileNotFoundError):  # or one that another process has just removed
+        return os.listdir(folder)
+    return []
 
 
 def newest(run_dir: str | Path) -> Path | None:
@@ -106,17 +135,23 @@ def restore_optimizer(checkpoint: Path, model: nn.Module, optimizer: Optimizer) 
         raise ValueError(f"{checkpoint} has no {TRAINER}/ to go on from: only a model, or of an older version")
     with _readable(path):
         about = json.loads(path.read_text())
-        done = int(about["step"])
+        done, bare = about["step"], about.get("without_moments", [])
+        if type(done) is not int or checkpoint.name != f"{PREFIX}{done}":
+            raise ValueError(f"its step is {done!r}")
+        if not isinstance(bare, list) or not set(bare) < {name for name, _ in model.named_parameters()}:
+            raise ValueError(f"without_moments is not some of the model's parameters: {str(bare)[:200]}")
     if (folder / "optimizer").is_dir():  # older versions, not sharded: one file, optimizer.safetensors
         folder = folder / "optimizer"
     if (folder / ".metadata").exists():
         raise ValueError(f"{folder} is an older version's pickle, never read: start anew from its weights, --model")
     for name, parameter in model.named_parameters():  # as AdamW's first step would
-        if name in about.get("without_moments", ()):
+        if name in bare:
             continue
         zeros = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
         optimizer.state[parameter] = {"step": torch.zeros(())} | zeros
     with _readable(folder):
+        if stored := _with_moments(folder) & set(bare):
+            raise ValueError(f"it has moments of {min(stored)}, which trainer.json says is without")
         shard.load_split(_optimizer_tensors(model, optimizer), folder)
     return done, about
 
@@ -141,6 +176,15 @@ def _optimizer_tensors(model, optimizer):
     which leaves AdamW's counter at 1 and needs room for gradients (measured: 3 times the weights instead of 2)."""
     named = [(name, optimizer.state[parameter]) for name, parameter in model.named_parameters()]
     return {f"{name}.{key}": tensor for name, moments in named for key, tensor in moments.items()}
+
+
+def _with_moments(folder):
+    """Names of the parameters of which files in the folder hold moments."""
+    found = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            found |= {key.rpartition(".")[0] for key in tensors.keys()}
+    return found
 
 
 def _flush(path):

@@ -46,13 +46,17 @@ def write_text(path: Path, text: str) -> None:
 def lines(path: str | Path, keys: Iterable[str] = ("step",), skip_broken: bool = False) -> Iterator[dict]:
     """The objects of a file one at a time, as files may be larger than memory. No file: nothing.
 
-    Each must hold `keys`; ValueError names the line that does not, or that is not JSON (skip_broken: it is left out).
-    A last line without its newline was cut off by a kill and is always left out.
+    Each must hold `keys`; ValueError names the line that does not, or that is not JSON (skip_broken: it is left out),
+    and a file that cannot be read. A last line without its newline was cut off by a kill and is always left out.
     """
-    path, keys = Path(path), set(keys)
-    if not path.exists():
+    keys = set(keys)
+    try:
+        file = open(path, "rb")  # bytes: a kill may cut a character in two
+    except (FileNotFoundError, NotADirectoryError):
         return
-    with path.open("rb") as file:  # bytes: a kill may cut a character in two
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    with file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return
@@ -60,7 +64,7 @@ def lines(path: str | Path, keys: Iterable[str] = ("step",), skip_broken: bool =
                 record = json.loads(line)
                 if not isinstance(record, dict) or not keys <= record.keys():
                     raise ValueError(f"not an object with {' and '.join(sorted(keys))}")
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:  # nested too deep
                 if not skip_broken:
                     raise ValueError(f"{path}, line {number}: {error}") from error
             else:
@@ -71,7 +75,7 @@ def read(path: str | Path, key: str = "step") -> list[dict]:
     """All records of a log, each an object with the whole number `key`; a torn last line is left out."""
     records = list(lines(path, [key]))
     for number, record in enumerate(records, 1):
-        if not isinstance(record[key], int):
+        if type(record[key]) is not int:  # true is an int, too
             raise ValueError(f"{path}, line {number}: {key} is {record[key]!r}, not a whole number")
     return records
 

@@ -34,7 +34,7 @@ class RunLog:
     """The run directory, and the lines on the screen. Ranks other than 0 stay silent and write nothing."""
 
     def __init__(self, cfg, ctx):
-        self.cfg, self.dir, self.main = cfg, cfg.directory, ctx.is_main
+        self.cfg, self.dir, self.main, self.ranks = cfg, cfg.directory, ctx.is_main, ctx.size
         self.bar = self.writer = None
         self._refuse_other_config()
         if cfg.tensorboard and not importlib.util.find_spec("tensorboard"):
@@ -48,10 +48,14 @@ class RunLog:
         there = next(p for p in (self.dir, *self.dir.absolute().parents) if p.exists())
         if self.main and not os.access(there, os.W_OK):
             raise ValueError(f"--run-dir {self.dir}: no right to write in {there}")
-        if not path.exists():
-            return
-        if not self.cfg.resume:
+        if not self.cfg.resume and self.dir.exists() and any(self.dir.iterdir()):
             raise ValueError(f"{self.dir} already holds a run and --no-resume was given; choose another --run-dir")
+        if not path.exists():
+            if checkpoint.list_steps(self.dir):
+                raise ValueError(
+                    f"{self.dir} holds checkpoints but no config.json that says of which run: move them away"
+                )
+            return
         try:
             theirs, ours = dict(json.loads(path.read_text())), json.loads(_to_json(self.cfg.numbers()))
         except (ValueError, TypeError) as error:
@@ -76,7 +80,7 @@ class RunLog:
         for name in ("metrics.jsonl", "evals.jsonl", "samples.jsonl"):
             jsonl.keep_until(self.dir / name, done or -1)
         jsonl.write(self.dir / "problems.jsonl", map(dataclasses.asdict, held_out))
-        settings = dataclasses.asdict(self.cfg) | {"about": _about()}
+        settings = dataclasses.asdict(self.cfg) | {"about": _about(self.ranks)}
         jsonl.write_text(self.dir / "config.json", _to_json(settings) + "\n")
         self.say(f"{'going on from step ' + str(done) if done else 'training'} in {self.dir}")
 
@@ -110,7 +114,7 @@ class RunLog:
         self.evaluations.append(record)
         if self.main:
             jsonl.append(self.dir / "evals.jsonl", [record])
-            if step in (0, self.cfg.steps):  # to read side by side, in report.html
+            if step == 0 or step >= self.cfg.steps:  # to read side by side, in report.html
                 name = f"responses_{'after' if step else 'before'}.jsonl"
                 jsonl.write(self.dir / name, (r.as_dict() for r in result.responses))
         self.say(
@@ -168,13 +172,13 @@ def git(*words: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _about():
+def _about(ranks):
     """What ran: the command, the code and the versions."""
     return {
         "command": " ".join([os.path.basename(sys.executable), *sys.argv]),
         "commit": git("rev-parse", "HEAD"),
         "uncommitted": bool(git("status", "--porcelain", "--untracked-files=no")),
-        "world_size": int(os.environ.get("WORLD_SIZE", 1)),
+        "world_size": ranks,
         "threads": torch.get_num_threads(),
         "python": sys.version.split()[0],
         "torch": torch.__version__,

@@ -7,19 +7,18 @@ responses.jsonl         at the end: one object per response, in the order of the
 results.json            the numbers (metrics.py); a function of the responses, so equal ones give an equal file
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import operator
 from pathlib import Path
 from statistics import fmean
 
+from minidrpo import cli
 from minidrpo.records import GradedResponse, Problem
 from minidrpo.rundir import jsonl
 from minidrpo.rundir.metrics import AES, aes_of, as_json, exceed, paper_average, summarise
 
-FIELDS = [f.name for f in dataclasses.fields(GradedResponse) if f.name != "rollout"]
+FIELDS = {f.name: f.type for f in dataclasses.fields(GradedResponse) if f.name != "rollout"}
 
 
 def set_name(source: str) -> str:
@@ -81,12 +80,13 @@ def fingerprint(model: str) -> str:
 
 
 def read_responses(output: Path) -> list[GradedResponse]:
-    """Every whole response saved in the directory, each once, whichever rank wrote it. What a kill tore is left out."""
+    """Every whole response saved in the directory, each once, whichever rank wrote it. Left out is what a kill tore and
+    what is no response: a key too many, a value of another kind, a length below 0."""
     found = {}
     for path in [output / "responses.jsonl", *sorted(output.glob("responses.part-*.jsonl"))]:
         for record in jsonl.lines(path, FIELDS, skip_broken=True):
-            with contextlib.suppress(TypeError):  # a length that is no whole number, a key too many
-                operator.index(record["length"])
+            kinds_fit = record.keys() == FIELDS.keys() and all(cli.fits(record[k], FIELDS[k]) for k in FIELDS)
+            if kinds_fit and record["length"] >= 0:
                 response = GradedResponse(**record)
                 found[response.source, response.index, response.sample] = response
     return list(found.values())

@@ -24,7 +24,7 @@ from minidrpo.show.tables import plain
 class GPUs:
     gpus: int = cli.value(0, "0 or more")
     """How many; 0 is what this machine has, or 8."""
-    gpu_memory: float = cli.value(0.0, "0 or more", "finite")
+    gpu_memory: float = cli.value(0.0, "0 or more", "at most 1e+06")
     """GiB of each; 0 is what this machine's have, or 80."""
 
 

@@ -10,15 +10,22 @@ batches; points with bars are held-out evaluations and their standard errors. Ea
 
 import contextlib
 import itertools
-import json
-import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from minidrpo import cli
+from minidrpo.rundir import jsonl
+from minidrpo.rundir.metrics import EvalResult, is_number
+
+if TYPE_CHECKING:  # matplotlib takes a second to import: see `figure`
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Png = str | Path | IO[bytes]
 
 # Okabe and Ito's palette is safe for colour-blind readers; the markers differ as well, for paper without colour
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -56,44 +63,19 @@ SMOOTHED = 3  # training steps
 
 
 def read_lines(path: str | Path) -> list[dict]:
-    """The objects of a .jsonl file. ValueError naming the file and the line if it is missing, empty or half-written."""
-    try:
-        lines = Path(path).read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
-        raise ValueError(f"{path}: {reason}") from error
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: line {number} is not valid JSON (half-written?): {error}") from error
-        if not isinstance(record, dict) or "step" not in record:
-            raise ValueError(f"{path}: line {number} is not an object with a step")
-        records.append(record)
+    """The records of a run's .jsonl file, as jsonl.read gives them; ValueError where there are none, too."""
+    records = jsonl.read(path)
     if not records:
-        raise ValueError(f"{path}: holds no steps yet")
+        raise ValueError(f"{path}: {'holds no steps yet' if Path(path).exists() else 'no such file'}")
     return records
 
 
-def read_run(run: str | Path | list[dict]) -> tuple[list[dict], list[dict]]:
-    """(training records, evaluations) by step of a run directory, a metrics.jsonl, or a list of metrics records.
-
-    Evaluations come from evals.jsonl beside the metrics, and from metrics records that carry `eval_...` fields.
-    ValueError for a file that cannot be read and for an empty list.
-    """
-    if isinstance(run, (str, Path)):
-        path = Path(run) / "metrics.jsonl" if Path(run).is_dir() else Path(run)
-        records, beside = read_lines(path), path.with_name("evals.jsonl")
-        evaluations = read_lines(beside) if beside.exists() else []
-    else:
-        records, evaluations = list(run), []
-        if not records:
-            raise ValueError("no metrics to plot")
-    for r in records:
-        if "eval_accuracy" in r:
-            held_out = {key.removeprefix("eval_"): value for key, value in r.items() if key.startswith("eval_")}
-            evaluations.append({"step": r["step"]} | held_out)
+def read_run(run: str | Path) -> tuple[list[dict], list[dict]]:
+    """(training records, evaluations) by step of a run directory, or of a metrics.jsonl and the evals.jsonl beside it.
+    ValueError for a file that cannot be read."""
+    path = Path(run) / "metrics.jsonl" if Path(run).is_dir() else Path(run)
+    records, beside = read_lines(path), path.with_name("evals.jsonl")
+    evaluations = read_lines(beside) if beside.exists() else []
     return [r for r in records if "mean_length" in r], sorted(evaluations, key=lambda e: e["step"])
 
 
@@ -101,7 +83,9 @@ def read_run(run: str | Path | list[dict]) -> tuple[list[dict], list[dict]]:
 
 
 @contextlib.contextmanager
-def figure(out_png, height: float, mosaic: list, height_ratios=None) -> Iterator[tuple]:
+def figure(
+    out_png: Png, height: float, mosaic: list, height_ratios: Sequence[float] | None = None
+) -> Iterator[tuple["Figure", list["Axes"]]]:
     """`with figure(...) as (fig, axes)`: a figure in this file's style, saved to out_png at the end of the block.
 
     height: inches. mosaic: rows of axis names, as in Figure.subplot_mosaic; `axes` are in the order of their names.
@@ -117,7 +101,9 @@ def figure(out_png, height: float, mosaic: list, height_ratios=None) -> Iterator
         fig.savefig(out_png)
 
 
-def draw_curve(ax, curve: list[tuple], key: str, colour, smoothed=True, ahead=0, **style):
+def draw_curve(
+    ax: "Axes", curve: list[tuple], key: str, colour: str, smoothed: bool = True, ahead: int = 0, **style
+) -> None:
     """A line through [(step, value)]; for [(step, value, se)] also a band of one standard error. key: of NUMBERS.
 
     smoothed: each value is the mean of SMOOTHED steps that end at its own step, or `ahead` steps later. Without
@@ -135,10 +121,10 @@ def draw_curve(ax, curve: list[tuple], key: str, colour, smoothed=True, ahead=0,
         ax.fill_between(steps, mean - se, mean + se, color=colour, alpha=0.15, linewidth=0)
 
 
-def draw_points(ax, records: list[dict], x: str, y: str, marker: str, colour, **style):
+def draw_points(ax: "Axes", records: list[dict], x: str, y: str, marker: str, colour: str, **style) -> None:
     """A marker per record at its fields x and y, with bars of their standard errors (fields `x_se`, `y_se`), if any.
     Records in which x or y is not a number are left out."""
-    records = [r for r in records if _is_number(r.get(x)) and _is_number(r.get(y))]
+    records = [r for r in records if is_number(r.get(x)) and is_number(r.get(y))]
     if not records:
         return
 
@@ -151,7 +137,7 @@ def draw_points(ax, records: list[dict], x: str, y: str, marker: str, colour, **
     ax.errorbar(column(x), column(y), fmt=marker, color=colour, **{"markersize": 6, "capsize": 3, "zorder": 3} | style)
 
 
-def label_steps(ax, title: str):
+def label_steps(ax: "Axes", title: str) -> None:
     """The title of an axis over training steps, which are whole numbers."""
     ax.set_title(title)
     ax.margins(x=0.02)
@@ -159,17 +145,13 @@ def label_steps(ax, title: str):
 
 
 def _series(records, key):
-    return [(r["step"], r[key]) for r in records if _is_number(r.get(key))]
-
-
-def _is_number(value):
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    return [(r["step"], r[key]) for r in records if is_number(r.get(key))]
 
 
 # ---------------------------------------------------------------------------------------------------- figures
 
 
-def training_curves(runs, out_png):
+def training_curves(runs: str | Path | dict[str, str | Path], out_png: Png) -> "Figure":
     """Accuracy and length over steps; below them what explains a surprise: KL, mixed groups, truncated responses.
 
     runs: a run (see read_run) or {label: run} to compare several. The base that all start from is drawn once.
@@ -208,7 +190,9 @@ def training_curves(runs, out_png):
         return fig
 
 
-def before_after(before, after, out_png, labels=("before", "after")):
+def before_after(
+    before: EvalResult | dict, after: EvalResult | dict, out_png: Png, labels: Sequence[str] = ("before", "after")
+) -> "Figure":
     """Accuracy and mean length of the same problems before and after, with standard errors, and for each source
     (level) where there are several. before, after: EvalResult, or its summary() as read from a file."""
     before, after = (r if isinstance(r, dict) else r.summary() for r in (before, after))
@@ -239,7 +223,7 @@ def before_after(before, after, out_png, labels=("before", "after")):
         return fig
 
 
-def trade_off(points: list[dict], out_png):
+def trade_off(points: list[dict], out_png: Png) -> "Figure":
     """Accuracy against mean length, one marker per model; up and to the left is better.
 
     points: dicts with `accuracy` (in [0, 1]), `mean_length` (tokens), `label` beside the marker; optionally their
@@ -271,12 +255,13 @@ def trade_off(points: list[dict], out_png):
         return fig
 
 
-def label_trade_off(ax):
+def label_trade_off(ax: "Axes") -> None:
     """The axes' names of accuracy against length."""
     ax.set(xlabel="mean length, tokens (shorter is better)", ylabel="accuracy, %")
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
+    """The command line; exit code 2 and one line for what cannot be drawn."""
     words = sys.argv[1:] if argv is None else argv
     if not words or any(word.startswith("-") for word in words):
         print("usage: python -m minidrpo.show.plots RUN_DIR [RUN_DIR ...]", file=sys.stderr)

@@ -8,7 +8,7 @@ def show(cfg) -> None:
     """Print the tables of the finished run in cfg.directory and write its figures and its page there."""
     directory = cfg.directory
     evaluations = jsonl.read(directory / "evals.jsonl")
-    compared = len(evaluations) > 1
+    compared = len(evaluations) > 1 and evaluations[0]["step"] == 0  # not with --no-eval-start
     if compared:
         tables.print_before_after(evaluations[0], evaluations[-1], cfg.title)
     tables.print_times(directory)

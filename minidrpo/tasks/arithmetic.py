@@ -8,17 +8,19 @@ then L + 1 operations with 1 to 9, all partial results within 0..99; the levels 
 import hashlib
 import random
 
+Steps = list[tuple[str, int]]  # [(sign, operand), ...]
+
 LEVELS = 5
 LARGEST_FIRST, LARGEST_OPERAND = 99, 9
-MAX_PROBLEMS = 20_000  # 4,000 a level: level 1 of the test split, the smallest room, holds about 6,500
+MAX_PROBLEMS = 20_000  # 4,000 per level: level 1 of the test split, the smallest room, holds about 6,500
 
 
-def split_of(text):
+def split_of(text: str) -> str:
     """ "test" for a quarter of all problem texts, "train" for the others; a pure function of the text."""
     return "test" if hashlib.sha256(text.encode()).digest()[0] < 64 else "train"
 
 
-def chain(level, rng):
+def chain(level: int, rng: random.Random) -> tuple[int, Steps]:
     """One random chain of level + 1 operations: (first number, [(sign, operand), ...]), partial results in 0..99."""
     first = total = rng.randint(1, LARGEST_FIRST)
     steps = []
@@ -30,17 +32,17 @@ def chain(level, rng):
     return first, steps
 
 
-def apply(left, sign, right):
+def apply(left: int, sign: str, right: int) -> int:
     """left + right or left - right."""
     return left + right if sign == "+" else left - right
 
 
-def text_of(first, steps):
+def text_of(first: int, steps: Steps) -> str:
     """The problem as the user types it, `17+5-8=?`."""
     return str(first) + "".join(f"{sign}{right}" for sign, right in steps) + "=?"
 
 
-def answer_of(first, steps):
+def truth_of(first: int, steps: Steps) -> int:
     """The exact value of the chain, an int in 0..99."""
     total = first
     for sign, right in steps:
@@ -48,8 +50,8 @@ def answer_of(first, steps):
     return total
 
 
-def problems(n, *, split, seed=0):
-    """n distinct problems of one split as (text, answer, level); a pure function of its arguments.
+def problems(n: int, *, split: str, seed: int = 0) -> list[tuple[str, int, int]]:
+    """n distinct problems of one split as (text, truth, level); a pure function of its arguments.
 
     Level of problem i is i % LEVELS + 1. A longer list begins with the shorter one of the same seed.
     """
@@ -65,5 +67,5 @@ def problems(n, *, split, seed=0):
         text = text_of(first, steps)
         if split_of(text) == split and text not in seen:
             seen.add(text)
-            found.append((text, answer_of(first, steps), level))
+            found.append((text, truth_of(first, steps), level))
     return found

@@ -16,6 +16,7 @@ import json
 import math
 import numbers
 import re
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -39,7 +40,7 @@ HUB = {  # name: id[:config][@split]
 }
 SUFFIXES = (".parquet", ".json", ".jsonl")
 TEXT_COLUMNS = ("prompt", "problem", "question")
-ANSWER_COLUMNS = ("reward_model", "answer", "final_answer")
+TRUTH_COLUMNS = ("reward_model", "answer", "final_answer")
 BUILT_IN = ("arithmetic", "thinking")
 ARITHMETIC_SIZE = {"train": 8_000, "test": 512}
 THINKING_SIZE = {"train": 8_000, "test": 500}
@@ -48,7 +49,9 @@ THINKING_SIZE = {"train": 8_000, "test": 500}
 # ---------------------------------------------------------------------------------------------------- load
 
 
-def load_problems(spec: str, *, split="train", n: int | None = None, skip_unanswered=False) -> list[Problem]:
+def load_problems(
+    spec: str, *, split: str = "train", n: int | None = None, skip_unanswered: bool = False
+) -> list[Problem]:
     """All problems (or the first `n`) of `spec`: a built-in task, a file, or a Hub data set (see the module docstring).
 
     `split` chooses among the splits of a built-in task and of a Hub id that names none. A row without a truth is an
@@ -69,7 +72,7 @@ def load_problems(spec: str, *, split="train", n: int | None = None, skip_unansw
     return problems[:n]
 
 
-def is_built_in(spec):
+def is_built_in(spec: str) -> bool:
     """Whether `spec` names a task of this package: `arithmetic`, `thinking`, `thinking@0.9`."""
     return spec == "arithmetic" or spec.partition("@")[0] == "thinking"
 
@@ -85,7 +88,7 @@ def _arithmetic(split, n):
         raise ValueError(f"arithmetic has no split {split!r}: choose from {', '.join(ARITHMETIC_SIZE)}")
     # One fixed seed: the data set is the same in every run, as a file would be; only the order of batches is seeded.
     made = arithmetic.problems(n or ARITHMETIC_SIZE[split], split=split, seed=0)
-    return [Problem(text, answer, f"arithmetic/level-{level}", i) for i, (text, answer, level) in enumerate(made)]
+    return [Problem(text, truth, f"arithmetic/level-{level}", i) for i, (text, truth, level) in enumerate(made)]
 
 
 def _thinking(spec, split, n):
@@ -132,7 +135,7 @@ def _read_parquet(file):
 
 
 def _read_json(text, path):
-    """An array of objects, or one object a line. Empty lines are passed over; rows are counted without them."""
+    """An array of objects, or one object per line. Empty lines are passed over; rows are counted without them."""
     try:
         if text.lstrip().startswith("["):
             return json.loads(text)
@@ -148,7 +151,7 @@ def _read_json(text, path):
     return rows
 
 
-def hub_rows(spec: str, split: str, load=None):
+def hub_rows(spec: str, split: str, load: Callable | None = None) -> tuple[list[dict], str]:
     """(rows, where) of a Hub data set; `where` names it for messages. `load` replaces `datasets.load_dataset`."""
     known = HUB.get(spec, spec)
     match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?(?:@([\w.-]+))?", known)
@@ -177,28 +180,28 @@ def rows_to_problems(rows: list[dict], source: str, where: str, *, skip_unanswer
         raise ValueError(f"{where}: holds no rows")
     for i, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise ValueError(f"{where}: row {i} is {_kind(row)}, want an object with a prompt and an answer")
+            raise ValueError(f"{where}: row {i} is {_kind(row)}, want an object with a question and a truth")
     text_column = _choose(rows[0], TEXT_COLUMNS, where, "the question")
-    answer_column = _choose(rows[0], ANSWER_COLUMNS, where, "the answer")
-    problems, unanswered = [], []
+    truth_column = _choose(rows[0], TRUTH_COLUMNS, where, "the truth")
+    problems, without_truth = [], []
     for i, row in enumerate(rows):
-        for column in (text_column, answer_column):
+        for column in (text_column, truth_column):
             if column not in row:
                 raise ValueError(f"{where}: row {i} has no column {column!r}; it has {', '.join(row) or 'none'}")
         prompt = _prompt_text(row[text_column], f"{where}: row {i}, column {text_column!r}")
-        truth, place = row[answer_column], f"{where}: row {i}, column {answer_column!r}"
-        if answer_column == "reward_model":
+        truth, place = row[truth_column], f"{where}: row {i}, column {truth_column!r}"
+        if truth_column == "reward_model":
             if not isinstance(truth, dict) or "ground_truth" not in truth:
                 raise ValueError(f"{place}: want an object with 'ground_truth', got {_kind(truth)}")
             truth, place = truth["ground_truth"], f"{where}: row {i}, column 'reward_model.ground_truth'"
         truth = _plain_truth(truth, place)
         if truth is None:
-            unanswered.append(place)
+            without_truth.append(place)
         else:
             problems.append(Problem(prompt, truth, source, i))
-    if unanswered and not (skip_unanswered and problems):
-        more = f" ({len(unanswered)} of {len(rows)} rows lack one)" if len(unanswered) > 1 else ""
-        raise ValueError(f"{unanswered[0]}: no answer{more}; --skip-unanswered leaves such rows out")
+    if without_truth and not (skip_unanswered and problems):
+        more = f" ({len(without_truth)} of {len(rows)} rows lack one)" if len(without_truth) > 1 else ""
+        raise ValueError(f"{without_truth[0]}: no truth{more}; --skip-unanswered leaves such rows out")
     return problems
 
 
@@ -230,16 +233,16 @@ def _prompt_text(value, place):
 
 
 def _plain_truth(value, place):
-    """`value` as plain str, int, float or a list of those; None if there is no answer in it (0 is an answer)."""
+    """`value` as plain str, int, float or a list of those; None if there is no truth in it (0 is one)."""
     if isinstance(value, (np.ndarray, np.generic)):
         value = value.tolist()
     if isinstance(value, (list, tuple)):
         items = [_plain_truth(item, place) for item in value]
         if any(isinstance(item, list) for item in items):
-            raise ValueError(f"{place}: a list of accepted answers may not hold another list")
+            raise ValueError(f"{place}: a list of truths may not hold another list")
         return items if items and None not in items else None
     if value is None or isinstance(value, str):
-        value = (value or "").split("####")[-1]  # GSM8K keeps its answer behind a worked solution and this mark
+        value = (value or "").split("####")[-1]  # GSM8K keeps its truth behind a worked solution and this mark
         return value if value.strip() else None
     if isinstance(value, Decimal):
         return str(value) if value.is_finite() else None
@@ -264,7 +267,9 @@ def _one_line(error, limit=300):
 # ---------------------------------------------------------------------------------------------------- prompts
 
 
-def encode_prompts(problems, tokenizer, *, max_tokens: int, template: bool = True, suffix=()):
+def encode_prompts(
+    problems: list[Problem], tokenizer, *, max_tokens: int, template: bool = True, suffix: str | Sequence[str] = ()
+) -> tuple[list[Problem], list[list[int]], int]:
     """Prompts as token ids: (kept problems, their ids, number dropped for being longer than `max_tokens`).
 
     With `template`, the tokenizer's own chat template with the generation prompt, tokenised without special tokens (the

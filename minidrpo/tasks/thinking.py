@@ -49,7 +49,7 @@ def easy_chains(split):
         for sign in "+-":
             for right in range(1, arithmetic.LARGEST_OPERAND + 1):
                 steps = [(sign, right)]
-                if 0 <= arithmetic.answer_of(first, steps) <= 99:
+                if 0 <= arithmetic.truth_of(first, steps) <= 99:
                     if arithmetic.split_of(arithmetic.text_of(first, steps)) == split:
                         found.append((first, steps))
     return found
@@ -96,5 +96,5 @@ def problems(n, *, split, seed=0, easy_share=None):
                 if arithmetic.split_of(text) == split and text not in seen:
                     break
             seen.add(text)
-        found.append((text, arithmetic.answer_of(first, steps), level))
+        found.append((text, arithmetic.truth_of(first, steps), level))
     return found

@@ -39,7 +39,7 @@ WORDS += [", check again", " check again", ", once more", "The answer is", " \\b
 def one_pass(first, steps, way):
     """The chain worked out in one way: `18+2-5=15.` or ` start with 18, next +2 so 18+2=20, next -5 so 20-5=15.`"""
     if way == SHORT:
-        return f" {arithmetic.text_of(first, steps)[:-1]}{arithmetic.answer_of(first, steps)}."
+        return f" {arithmetic.text_of(first, steps)[:-1]}{arithmetic.truth_of(first, steps)}."
     total, text = first, f" start with {first}"
     for sign, right in steps:
         result = arithmetic.apply(total, sign, right)
@@ -51,10 +51,10 @@ def one_pass(first, steps, way):
 def trace(first, steps, way, openers=()):
     """The response that takes `way`, with a re-check after each opener. The prompt already holds `<think>`."""
     worked = one_pass(first, steps, way)
-    # Spelled in bytes: these 22 tokens make the long way dear where it is not needed, on easy problems.
+    # Spelled in bytes: these 21 tokens make the long way dear where it is not needed, on easy problems.
     aside = ", slowly and in order" if way == LONG else ""
     checks = "".join(f"\n{opener}:{worked}" for opener in openers)
-    return f"{way}{aside}:{worked}{checks}</think>\nThe answer is \\boxed{{{arithmetic.answer_of(first, steps)}}}.<eos>"
+    return f"{way}{aside}:{worked}{checks}</think>\nThe answer is \\boxed{{{arithmetic.truth_of(first, steps)}}}.<eos>"
 
 
 def training_row(rng, progress):
@@ -136,6 +136,9 @@ def count(texts, levels, correct_PG, length_PG, finished_PG):
         numbers[f"{name}_checks"] = mean_by(level, checks, chosen)
         numbers[f"{name}_accuracy_by_checks"] = mean_by(checks, correct, chosen)
         numbers[f"{name}_passes_agree_by_checks"] = mean_by(checks, agree, chosen)
+        for group, levels_in in (("easy", [1]), ("hard", range(2, LEVELS + 1))):
+            here = [c and k in levels_in for c, k in zip(chosen, level, strict=True)]
+            numbers[f"{name}_{group}_length_by_checks"] = mean_by(checks, length, here)
     return numbers
 
 

@@ -1,0 +1,363 @@
+"""thinking_tables.py - what the study of the thinking world says: intervals, one table, and statements that can fail.
+
+Easy prompts are those of level 1, hard ones those of levels 2 to 5. A number is a mean over the runs of one cell; its
+95 % interval is a bootstrap over both sources of chance: in each of 1,000 draws the runs are drawn anew (first the
+bases, where there are several, then the runs on each), and so are the problems, the same for all runs, since all runs
+answer the same ones. With three runs an interval is rough: it can only mix those three.
+
+Collapsed runs are runs like any other here. One that failed, with no result at all, is counted beside them.
+
+R runs of a cell | P held-out problems | D draws
+"""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from experiments import mode_model
+from experiments.study_cells import ABLATION, MIDDLE, STRENGTHS
+from experiments.study_rows import problems_path
+from minidrpo.rundir.metrics import AES, aes
+from minidrpo.tasks.thinking import EASY_SHARE
+
+DRAWS = 1000
+SURVIVES = 0.85  # accuracy on hard prompts; the base's is near 50 %, that of the short way near 5 %
+GROUPS = {"all": lambda level: level > 0, "easy": lambda level: level == 1, "hard": lambda level: level > 1}
+NAMES = {
+    "drpo": "DRPO",
+    "disco": "DisCO",
+    "grpo": "GRPO",
+    "grpo-lp": "GRPO-LP",
+    "grpo-lp-no-std": "GRPO-LP, no std",
+    "grpo-lp-mixed-only": "GRPO-LP, mixed groups only",
+    "grpo-lp-batch-std": "GRPO-LP, batch std",
+    "rloo-lp": "RLOO-LP",
+    "alp": "ALP",
+    "hapo": "HAPO",
+    "ddca": "DDCA",
+    "gr3": "GR3",
+    "lead": "LEAD",
+    "drpo-solved": "DRPO, solved groups too",
+}
+COMMON = ("disco", None)  # the reference of every method, at the same share
+OWN = {  # method -> (method, strength): the paper's convention, each method without its length term
+    **dict.fromkeys(("drpo", "drpo-solved"), ("disco", None)),
+    **dict.fromkeys(("grpo-lp", "grpo-lp-mixed-only", "alp", "hapo", "gr3", "lead"), ("grpo", None)),
+    **dict.fromkeys(("rloo-lp", "ddca", "grpo-lp-no-std"), ("rloo-lp", 0.0)),
+}
+CELL = ["method", "strength", "share"]
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True)
+class Results:
+    rows: pd.DataFrame
+    """Held-out rows of finished runs and of the bases, and rows of failed runs."""
+    runs: pd.DataFrame
+    """One row per run; level, right and tokens hold arrays over problems. right: share of a problem's responses."""
+
+    def of(self, method, strength=None, share=EASY_SHARE, bases=(0,)) -> pd.DataFrame:
+        """The runs of one cell. strength None: the one of the map."""
+        if strength is None:
+            strength = MIDDLE.get(method)
+        own = self.runs[(self.runs.method == method) & self.runs.base.isin(bases)]
+        own = own[own.share.isna() if method == "base" else own.share == share]
+        return own[own.strength.isna() if strength is None else np.isclose(own.strength, strength, atol=0)]
+
+
+def read(path: str | Path) -> Results:
+    """Both files of the study. ValueError if they cannot be read or hold no finished run."""
+    try:
+        rows = pd.read_csv(path)
+        runs = pd.read_csv(problems_path(path), dtype=dict.fromkeys(("level", "right", "tokens"), str))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from error
+    if runs[runs.method != "base"].empty:
+        raise ValueError(f"{path}: holds no finished run of the study")
+    for key in ("level", "right", "tokens"):
+        runs[key] = [np.array(text.split(), dtype=float) for text in runs[key]]
+    return Results(rows[(rows.role == "study") & rows.phase.isin(["held out", "failed"])], runs)
+
+
+# ----------------------------------------------------------------------------------------------------------- intervals
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def apart_from(self, other) -> bool:
+        """Whether the two intervals have no number in common."""
+        return self.low > other.high or other.low > self.high
+
+    def text(self, factor=100.0) -> str:
+        return f"{factor * self.mean:.1f} [{factor * self.low:.1f}, {factor * self.high:.1f}]"
+
+
+@functools.cache  # most cells have as many runs, and the same problems
+def problem_weights(P: int, draws: int, seed: int) -> np.ndarray:
+    """(D, P): how much each problem counts in each draw."""
+    return np.random.default_rng([seed, 0]).multinomial(P, np.full(P, 1 / P), size=draws) / P
+
+
+@functools.cache
+def run_weights(bases: tuple, draws: int, seed: int) -> np.ndarray:
+    """(D, R): how much each run counts in each draw. Bases are drawn with replacement, then runs on each drawn base.
+    bases: the base of each run."""
+    rng, base_R = np.random.default_rng([seed, 1]), np.array(bases)
+    bases = sorted(set(bases))
+    weight_DR = np.zeros((draws, len(base_R)))
+    for _ in bases:  # as many slots as bases, each with its own draws
+        slot_D = rng.integers(len(bases), size=draws)
+        for i, base in enumerate(bases):
+            mine_R, drawn_D = np.flatnonzero(base_R == base), np.flatnonzero(slot_D == i)
+            n = len(mine_R)
+            times = rng.multinomial(n, np.full(n, 1 / n), size=len(drawn_D))
+            weight_DR[np.ix_(drawn_D, mine_R)] += times / (n * len(bases))
+    return weight_DR
+
+
+def bootstrap(value_RP, base_R, draws=DRAWS, seed=0) -> np.ndarray:
+    """(D,) means, runs and problems drawn anew in each draw, the problems once for all runs. Equal problems and seeds
+    give equal draws of problems, so two cells' draws may be subtracted."""
+    value_RP = np.asarray(value_RP, dtype=float)
+    assert value_RP.ndim == 2 and len(value_RP) == len(base_R), f"{value_RP.shape} vs {len(base_R)} runs"
+    weight_DP = problem_weights(value_RP.shape[1], draws, seed)
+    weight_DR = run_weights(tuple(base_R), draws, seed)
+    return ((weight_DR @ value_RP) * weight_DP).sum(-1)
+
+
+def estimate(runs: pd.DataFrame, key: str, group: str) -> Estimate:
+    """Of `right` or `tokens` on a group of problems."""
+    value_RP = grouped(runs, key, group)
+    low, high = np.percentile(bootstrap(value_RP, runs.base), [2.5, 97.5])
+    by_base = pd.Series(value_RP.mean(1)).groupby(runs.base.to_numpy()).mean()
+    return Estimate(by_base.mean(), low, high)
+
+
+def grouped(runs, key, group) -> np.ndarray:
+    """(R, P) values of the problems of a group."""
+    chosen_P = GROUPS[group](runs.level.iloc[0])
+    return np.stack(list(runs[key]))[:, chosen_P]
+
+
+# ------------------------------------------------------------------------------------------------------------ the table
+
+
+def table(results: Results) -> pd.DataFrame:
+    """One row per method, strength and share on base 0: estimates, short shares, AES by two conventions."""
+    found, main = [], results.runs[(results.runs.base == 0) & (results.runs.method != "base")]
+    rows = results.rows[results.rows.base == 0]
+    cells = pd.concat([main[CELL], rows[rows.phase == "failed"][CELL]]).drop_duplicates()
+    for method, strength, share in cells.itertuples(index=False):
+        own = main[_is(main, method, strength, share)]
+        mine = rows[_is(rows, method, strength, share)]
+        row = {"method": method, "strength": strength, "share": share, "runs": len(own)}
+        row["failed"] = int((mine.phase == "failed").sum())
+        if len(own):
+            for group in GROUPS:
+                row[f"right_{group}"] = estimate(own, "right", group)
+                row[f"tokens_{group}"] = estimate(own, "tokens", group)
+                row[f"short_{group}"] = mine[mine.group == group].short.mean()
+            row["aes"] = _aes(row, results, COMMON)
+            row["aes_own"] = _aes(row, results, OWN.get(method))
+        found.append(row)
+    order = {method: i for i, method in enumerate(NAMES)}
+    found.sort(key=lambda row: (row["share"], order.get(row["method"], len(order)), _weak_to_strong(row)))
+    return pd.DataFrame(found)
+
+
+def _is(frame, method, strength, share):
+    same = frame.strength.isna() if pd.isna(strength) else frame.strength == strength
+    return (frame.method == method) & same & (frame.share == share)
+
+
+def _weak_to_strong(row):
+    return 0 if pd.isna(row["strength"]) else row["strength"] * (-1 if row["method"] == "drpo" else 1)
+
+
+def _aes(row, results, reference):
+    """AES against a cell at the same share; nan where the study has no such cell, or the row is that cell."""
+    runs = results.of(*reference, share=row["share"]) if reference else ()
+    if not len(runs) or (
+        row["method"] == reference[0] and (pd.isna(row["strength"]) or row["strength"] == reference[1])
+    ):
+        return np.nan
+    reference = [grouped(runs, key, "all").mean() for key in ("right", "tokens")]
+    return aes(row["right_all"].mean, row["tokens_all"].mean, *reference)
+
+
+# ----------------------------------------------------------------------------------------------------------- statements
+
+
+def ablation(results: Results, share=EASY_SHARE) -> pd.DataFrame:
+    """Accuracy on hard prompts over all bases, by method: estimate, mean on each base, whether the interval is apart
+    from that of GRPO-LP."""
+    bases, found = sorted(set(results.runs.base)), []
+    for method in (*ABLATION, "grpo-lp-mixed-only"):
+        own = results.of(method, share=share, bases=bases)
+        if len(own):
+            by_base = {base: grouped(runs, "right", "hard").mean() for base, runs in own.groupby("base")}
+            found.append(
+                {"method": method, "runs": len(own), "hard": estimate(own, "right", "hard"), "by_base": by_base}
+            )
+    culprit = next((row["hard"] for row in found if row["method"] == "grpo-lp"), None)
+    for row in found:
+        row["apart"] = culprit is not None and row["hard"].apart_from(culprit)
+    return pd.DataFrame(found, columns=["method", "runs", "hard", "by_base", "apart"])
+
+
+def survival(cells: pd.DataFrame, share=EASY_SHARE) -> pd.DataFrame:
+    """How wide a range of its strength each method survives: the longest run of neighbouring tested strengths whose
+    accuracy on hard prompts is above SURVIVES, as largest / smallest. Strength 0 is no penalty, and left out."""
+    found = []
+    for method in STRENGTHS:
+        own = cells[(cells.method == method) & (cells.share == share) & (cells.strength > 0)].sort_values("strength")
+        best, run = [], []
+        for row in own.itertuples():
+            alive = row.runs > 0 and not row.failed and row.right_hard.mean > SURVIVES
+            run = [*run, row.strength] if alive else []
+            best = max(best, run, key=len)
+        if len(own) > 1:
+            found.append({"method": method, "tested": list(own.strength), "survived": best})
+    return pd.DataFrame(found, columns=["method", "tested", "survived"])
+
+
+def at_measured_sharing(predicted: pd.DataFrame) -> pd.DataFrame:
+    """The one column of map_predicted.csv that predicts the study: its steps, and the sharing measured in the base."""
+    return predicted[(predicted.sharing == mode_model.MEASURED) & (predicted.steps == mode_model.STEPS)]
+
+
+def compared(cells: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
+    """The map: accuracy on hard prompts, predicted at the measured sharing and measured, per method and share."""
+    predicted = at_measured_sharing(predicted)
+    middle = {method: np.nan if strength is None else strength for method, strength in MIDDLE.items()}
+    at_middle = [
+        row.runs > 0 and np.array_equal([row.strength], [middle.get(row.method, np.nan)], equal_nan=True)
+        for row in cells.itertuples()
+    ]
+    both = predicted.merge(cells[at_middle], on=["method", "share"])
+    both["predicted"], both["measured"] = both.accuracy_hard, [e.mean for e in both.right_hard]
+    return both[["method", "share", "predicted", "measured"]]
+
+
+def statements(results: Results, cells: pd.DataFrame, predicted: pd.DataFrame) -> dict[str, bool]:
+    """What the study was made to decide, each by its numbers: true or false."""
+    found, decided = {}, ablation(results).set_index("method")
+    for method in ("drpo", "grpo-lp-no-std", "grpo-lp-mixed-only"):
+        if {method, "grpo-lp"} <= set(decided.index):
+            words = f"{NAMES[method]} is more accurate on hard prompts than GRPO-LP, and the intervals are apart"
+            better = decided.hard[method].mean > decided.hard["grpo-lp"].mean
+            found[words] = bool(better and decided.apart[method])
+    ranges = survival(cells)
+    ranges = {row.method: row for row in ranges.itertuples()}
+    if "drpo" in ranges:
+        found["DRPO keeps its accuracy on hard prompts at every strength tried"] = (
+            ranges["drpo"].survived == ranges["drpo"].tested
+        )
+    if {"drpo", "grpo-lp"} <= ranges.keys():
+        found["GRPO-LP keeps it at none"] = not ranges["grpo-lp"].survived
+    both = compared(cells, predicted)
+    if len(both):
+        same = ((both.predicted > 0.5) == (both.measured > 0.5)).sum()
+        words = "The mode model is on the right side of 50 % in at least nine of ten cells of the map"
+        found[f"{words} ({same} of {len(both)})"] = bool(same >= 0.9 * len(both))
+    return found
+
+
+def at_length(cells: pd.DataFrame, method: str, tokens: float, share=EASY_SHARE) -> float | None:
+    """Accuracy on hard prompts where the method's line through its strengths has that length on hard prompts; None
+    where it does not reach it. The best, where the line passes there more than once."""
+    own = cells[(cells.method == method) & (cells.share == share) & (cells.runs > 0)]
+    points = [(row.tokens_hard.mean, row.right_hard.mean) for row in own.itertuples()]
+    found = []
+    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+        if min(x0, x1) <= tokens <= max(x0, x1) and x0 != x1:
+            found.append(y0 + (y1 - y0) * (tokens - x0) / (x1 - x0))
+    return max(found, default=None)
+
+
+# ------------------------------------------------------------------------------------------------------------- markdown
+
+
+def markdown(results: Results, cells: pd.DataFrame, predicted: pd.DataFrame) -> str:
+    """thinking.md."""
+    lines = ["# The study of the thinking world", "", (__doc__ or "").split("\n\n")[1].replace("\n", " "), ""]
+    lines += ["## What it decides", ""]
+    lines += [
+        f"- {'holds' if ok else '**does not hold**'}: {words}"
+        for words, ok in statements(results, cells, predicted).items()
+    ]
+    for share in sorted(set(cells.share)):
+        decided = ablation(results, share)
+        if share >= EASY_SHARE and len(decided) > 1:
+            bases = sorted(set(results.runs.base))
+            head = ("method", "runs", "hard prompts, %", *(f"base {b}" for b in bases), "apart from GRPO-LP")
+            lines += ["", f"## Is it the std? Share of easy prompts {share:g}", "", *_rows(head)]
+            for row in decided.itertuples():
+                by_base = [f"{100 * row.by_base[b]:.1f}" if b in row.by_base else "" for b in bases]
+                apart = "" if row.method == "grpo-lp" else "yes" if row.apart else "no"
+                lines += _rows((NAMES[row.method], row.runs, row.hard.text(), *by_base, apart), head=False)
+    ranges = survival(cells)
+    if len(ranges):
+        lines += ["", f"## Strengths that a method survives (hard prompts above {100 * SURVIVES:.0f} %)", ""]
+        lines += _rows(("method", "tested", "survived", "largest / smallest"))
+        for row in ranges.itertuples():
+            ratio = f"{row.survived[-1] / row.survived[0]:g}" if row.survived else "none"
+            texts = (", ".join(f"{s:g}" for s in own) for own in (row.tested, row.survived))
+            lines += _rows((NAMES[row.method], *texts, ratio), head=False)
+    for share in sorted(set(cells.share)):
+        lines += ["", f"## All cells, share of easy prompts {share:g}, base 0", "", *_all_cells(results, cells, share)]
+    constants = ", ".join(f"{key} = {value:g}" for key, value in AES.items())
+    lines += [
+        "",
+        f"AES ({constants}): against DisCO at the same share | against the method's own run without its length term",
+    ]
+    lines[-1] += " (the paper's convention; only where the study holds such runs). Short: share of responses that begin"
+    lines[-1] += " the short way. Brackets: 95 % intervals."
+    return "\n".join(lines) + "\n"
+
+
+def _all_cells(results, cells, share):
+    head = (
+        "method",
+        "strength",
+        "runs",
+        "all, %",
+        "easy, %",
+        "hard, %",
+        "tokens",
+        "short, easy / hard, %",
+        "AES",
+        "AES, own",
+    )
+    yield from _rows(head)
+    base = results.of("base")
+    if len(base):
+        numbers = [estimate(base, "right", group).text() for group in GROUPS]
+        short = results.rows[(results.rows.method == "base") & (results.rows.base == 0)].set_index("group").short
+        ways = f"{100 * short['easy']:.0f} / {100 * short['hard']:.0f}"
+        yield from _rows(("base", "", "", *numbers, estimate(base, "tokens", "all").text(1), ways, "", ""), head=False)
+    for row in cells[cells.share == share].itertuples():
+        runs = f"{row.runs}" + (f" ({row.failed} failed)" if row.failed else "")
+        strength = "" if pd.isna(row.strength) else f"{row.strength:g}".replace("e-0", "e-")
+        if not row.runs:
+            yield from _rows((NAMES[row.method], strength, runs, *[""] * 7), head=False)
+            continue
+        numbers = [row.right_all.text(), row.right_easy.text(), row.right_hard.text(), row.tokens_all.text(1)]
+        scores = ["" if pd.isna(score) else f"{score:+.2f}" for score in (row.aes, row.aes_own)]
+        ways = f"{100 * row.short_easy:.0f} / {100 * row.short_hard:.0f}"
+        yield from _rows((NAMES[row.method], strength, runs, *numbers, ways, *scores), head=False)
+
+
+def _rows(texts, head=True):
+    lines = ["| " + " | ".join(map(str, texts)) + " |"]
+    return [*lines, "| " + " | ".join(["---"] * len(texts)) + " |"] if head else lines
