@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 SMALLEST_LAM = 1e-6  # below it preference / lambda loses the differences to rounding; tau, too
-LARGEST_TAU = 1e6  # above it tau log mean exp(s/tau) loses the scores to rounding; inf is their mean, without any
+LARGEST_TAU = 1e6  # above it tau log mean exp(s/tau) is the mean of s to 1e-6, and rounding would swallow s
 
 # ------------------------------------------------------------------------------------------- preference and weights
 
@@ -101,14 +101,14 @@ def drpo_objective(
 
     Wrong responses are pushed down by tau log mean exp(s/tau), the worst case over distributions near uniform
     (distributionally robust, DRO), or by their mean (`negatives="mean"`: DisCO-b, the limit tau = inf).
-    tau is from 1e-6 to 1e6, else rounding swallows the scores, or inf, which is the mean: ValueError for others.
+    ValueError for tau below 1e-6; above 1e6 the mean is taken.
     Prompts that are all right or all wrong add 0, yet count in P, as in the official code.
     """
     mixed_P = _check_groups(score_PG, correct_PG, weight_PG, tau, negatives)
     score_MG, weight_MG = score_PG[mixed_P], weight_PG[mixed_P]  # M: the mixed prompts
     wrong_MG = ~correct_PG.bool()[mixed_P]
     pull_M = (weight_MG * score_MG).sum(-1)  # Eq. 7, first term: E_{S+}[omega s]
-    if negatives == "dro" and tau < math.inf:  # Eq. 7, second term: tau log E_{S-}[exp(s / tau)]
+    if negatives == "dro" and tau <= LARGEST_TAU:  # Eq. 7, second term: tau log E_{S-}[exp(s / tau)]
         scaled_MG = (score_MG / tau).masked_fill(~wrong_MG, -torch.inf)
         push_M = tau * (scaled_MG.logsumexp(-1) - wrong_MG.sum(-1, dtype=score_PG.dtype).log())
     else:
@@ -127,7 +127,7 @@ def drpo_credit(score_PG: Tensor, correct_PG: Tensor, weight_PG: Tensor, tau: fl
     """
     mixed_P = _check_groups(score_PG, correct_PG, weight_PG, tau, negatives)
     correct_PG = correct_PG.bool()
-    scaled_PG = score_PG / tau if negatives == "dro" else torch.zeros_like(score_PG)
+    scaled_PG = score_PG / tau if negatives == "dro" and tau <= LARGEST_TAU else torch.zeros_like(score_PG)
     push_PG = scaled_PG.masked_fill(correct_PG, -torch.inf).softmax(-1)  # NaN where all are correct: replaced below
     credit_PG = torch.where(correct_PG, weight_PG, -push_PG) / len(score_PG)
     return torch.where(mixed_P[:, None], credit_PG, 0.0)
@@ -137,8 +137,8 @@ def _check_groups(score_PG, correct_PG, weight_PG, tau, negatives):
     assert score_PG.shape == correct_PG.shape == weight_PG.shape, (
         f"{tuple(score_PG.shape)} vs {tuple(correct_PG.shape)} vs {tuple(weight_PG.shape)}"
     )
-    if not (SMALLEST_LAM <= tau <= LARGEST_TAU or tau == math.inf):
-        raise ValueError(f"tau must be between {SMALLEST_LAM:g} and {LARGEST_TAU:g}, or inf, got {tau}")
+    if not tau >= SMALLEST_LAM:
+        raise ValueError(f"tau must be at least {SMALLEST_LAM:g}, got {tau}")
     if negatives not in ("dro", "mean"):
         raise ValueError(f"unknown negatives {negatives!r}, choose dro or mean")
     return mixed_groups(correct_PG)

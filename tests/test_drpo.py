@@ -112,11 +112,11 @@ def test_lambda_must_be_positive(lam):
 # -------------------------------------------------------------------------------------------- scores, value, credit
 
 
-@pytest.mark.parametrize("tau", [0.0, -1.0, math.nan, 1e-7, 1e7])
+@pytest.mark.parametrize("tau", [0.0, -1.0, math.nan, 1e-7])
 def test_tau_must_be_one_that_rounding_allows(tau):
     groups = torch.zeros(1, 2), torch.tensor([[True, False]]), torch.tensor([[1.0, 0.0]])
     for function in (drpo.drpo_objective, drpo.drpo_credit):
-        with pytest.raises(ValueError, match="tau must be between 1e-06 and 1e"):
+        with pytest.raises(ValueError, match="tau must be at least 1e-06"):
             function(*groups, tau)
 
 

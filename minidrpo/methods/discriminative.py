@@ -55,7 +55,7 @@ class DisCO(TrustRegion):
 
     negatives: Literal["dro", "mean"] = "dro"
     """How wrong responses are pushed down: worst case (DisCO, DRPO) or mean (DisCO-b)."""
-    tau: float = value(10.0, "between 1e-06 and 1e+06, or inf")
+    tau: float = value(10.0, "at least 1e-06")
     """Temperature of the DRO over wrong responses; small concentrates on the likeliest one, inf is the mean."""
     lam: ClassVar[float] = math.inf
 
