@@ -67,6 +67,7 @@ class Study:
     """Runs at a time, one thread each."""
 
     def __post_init__(self):
+        cli.check(self)
         if self.world not in WORLDS:
             raise ValueError(f"--world {self.world!r} is not one of {', '.join(WORLDS)}")
         world = WORLDS[self.world]

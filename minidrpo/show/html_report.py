@@ -53,6 +53,9 @@ class Config:
     out: str = ""
     """The page to write; default: report.html in the first directory if there is one, else here."""
 
+    def __post_init__(self):
+        cli.check(self)
+
 
 @dataclass
 class Result:
