@@ -1,7 +1,6 @@
 """The thinking world: which problems it holds, honest traces in two ways, and a base that must choose between them."""
 
 import ast
-import copy
 import random
 import re
 import subprocess
@@ -330,19 +329,3 @@ def test_the_base_has_every_property_of_its_card(model, tokenizer):
     numbers, _ = make_thinking.measure(model, tokenizer, n_problems=500, n=8, seed=2)
     missing = [name for name, holds in make_thinking.properties(numbers).items() if not holds]
     assert not missing, numbers
-
-
-@pytest.mark.slow
-def test_practice_does_not_make_the_short_way_right_on_hard_problems(model, tokenizer):
-    """R1 is about what the model can do: 1,000 more steps of nothing but the short way, and it still fails."""
-
-    def short_row(rng, progress):
-        text, response = make_thinking.training_row(rng, progress)
-        first, *steps = re.findall(r"[+-]?\d+", text)
-        return text, make_thinking.trace(int(first), [(s[0], int(s[1:])) for s in steps], SHORT)
-
-    drilled = copy.deepcopy(model)
-    make_base.train(drilled, tokenizer, steps=1000, batch=32, lr=1e-3, seed=0, row=short_row, typical_length=60)
-    numbers, _ = make_thinking.measure(drilled, tokenizer, n_problems=100, n=8)
-    assert min(numbers["short_share"].values()) > 0.95 and numbers["short_accuracy"][1] > 0.9
-    assert max(numbers["short_accuracy"][k] for k in range(2, 6)) < 0.4, numbers["short_accuracy"]
