@@ -48,7 +48,7 @@ def frontier(results: Results, cells: pd.DataFrame, out_png, share=EASY_SHARE):
             for method in FRONTIER:
                 _draw_frontier(ax, found[found.method == method], method)
             _draw_frontier(ax, found[found.method == "disco"], "disco", markerfacecolor="white")
-            ax.set_xlabel("mean length on hard prompts, tokens")
+            ax.set_xlabel("mean length, tokens")
         base = results.of("base")
         if len(base):
             point = {"x": thinking_tables.grouped(base, "tokens", "hard").mean()}
@@ -57,7 +57,7 @@ def frontier(results: Results, cells: pd.DataFrame, out_png, share=EASY_SHARE):
         _name_the_collapsed(whole, found)
         whole.set(ylim=(0, 103), ylabel="accuracy on hard prompts, %")
         whole.set_xlim(left=0)
-        whole.set_title(f"hard prompts; {100 * share:.0f} % of the training prompts are easy")
+        whole.set_title(f"hard prompts ({100 * share:.0f} % of training is easy)")
         _look_at_the_top(upper, found[found.method.isin((*FRONTIER, "disco"))])
         fig.legend(*whole.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=10)
         return fig
@@ -108,7 +108,7 @@ def _look_at_the_top(ax, own):
     if len(alive):
         ax.set_xlim(min(e.low for e in alive.tokens_hard) - 3, max(e.high for e in alive.tokens_hard) + 3)
         ax.set_ylim(100 * min(e.low for e in alive.right_hard) - 1, 100.5)
-    ax.set_title("its upper part; larger marks: stronger")
+    ax.set_title("the upper part")
 
 
 def by_level(results: Results, cells: pd.DataFrame, out_png, share=EASY_SHARE):

@@ -24,7 +24,7 @@ from minidrpo.rundir.metrics import AES, aes
 from minidrpo.tasks.thinking import EASY_SHARE
 
 DRAWS = 1000
-SURVIVES = 0.85  # accuracy on hard prompts; the base's is near 50 %, that of the short way near 5 %
+SURVIVES = 0.6  # accuracy on hard prompts: above the base's 55 %; what collapses ends near 20 %, the rest above 75 %
 GROUPS = {"all": lambda level: level > 0, "easy": lambda level: level == 1, "hard": lambda level: level > 1}
 NAMES = {
     "drpo": "DRPO",
