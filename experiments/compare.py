@@ -33,6 +33,8 @@ from minidrpo.tasks import thinking
 
 SETTINGS = {"drpo": {"lam": 0.1}, "grpo-lp": {"alpha": 0.1}, "disco": {}}  # others have their defaults
 
+TERMINATED = 128 + signal.SIGTERM  # exit code, as shells have it
+
 
 @dataclass(frozen=True)
 class Compare:
@@ -93,7 +95,9 @@ def log_of(cfg) -> Path:
 def run_one(cfg) -> None:
     """One training run in a process of its own: what it says goes to a log beside the run, the error's line last."""
     threading.Thread(target=end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave tidily, or Python warns of what was left behind
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(TERMINATED)
+    )  # leave tidily, or Python warns of what was left behind
     log_of(cfg).parent.mkdir(parents=True, exist_ok=True)
     with open(log_of(cfg), "w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
@@ -153,6 +157,8 @@ def start(cfg) -> mp.Process:
 
 def reason_of(cfg, code: int) -> str:
     """Why a run's process ended too early, in one line."""
+    if code == TERMINATED:
+        code = -signal.SIGTERM
     if code < 0:
         return f"its process was ended by signal {-code}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
     said = log_of(cfg).read_text(errors="replace").strip().splitlines() if log_of(cfg).exists() else []

@@ -220,6 +220,8 @@ def test_a_killed_process_and_a_bug_are_told_apart(forked, tmp_path, capsys, mon
     assert "drpo: its process was ended by signal 9 (out of memory?)" in error
     assert "grpo-lp: ZeroDivisionError: by us (see " in error
     assert "Traceback" in (tmp_path / "grpo-lp.log").read_text()
+    for code in (-signal.SIGTERM, compare.TERMINATED):  # before and after a process can leave tidily
+        assert compare.reason_of(None, code) == "its process was ended by signal 15"
 
 
 def test_processes_end_when_this_one_is_stopped(finished, monkeypatch):
