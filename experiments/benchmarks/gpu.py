@@ -257,7 +257,7 @@ def gap(policy, rollouts, device):
 def tiny_section(args, device):
     """The embedded model's whole job, as `python train.py` runs it."""
     with tempfile.TemporaryDirectory() as folder:
-        small = {"steps": 2, "prompts_per_step": 4, "eval_problems": 8, "eval_samples": 1} if args.small else {}
+        small = {"steps": 2, "prompts_per_step": 4, "max_problems": 8, "samples": 1} if args.small else {}
         # Not with vLLM: a process can hold one engine with sleep mode, and that is the next section's
         cfg = dataclasses.replace(TINY, run_dir=folder, sampler="transformers", **small)
         _, seconds = timed(lambda: train.train(cfg, DistContext(device=device)), device)
