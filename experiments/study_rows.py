@@ -83,13 +83,13 @@ def by_group(responses: list[GradedResponse]):
         groups[source] = [r for r in responses if r.source == source]
     for group, own in groups.items():
         numbers = {k: v for k, v in summarise(own, breakdown=False).summary().items() if k in COLUMNS}
-        yield numbers | {"group": group, "short": short_share(own)}
+        # the habit world's model begins with the same words, which decide nothing there
+        yield numbers | {"group": group, "short": short_share(own) if EASY in sources else None}
 
 
-def short_share(responses) -> float | None:
-    """Share of the responses that begin the short way; None in a world without ways."""
-    ways = [thinking.way(r.response) for r in responses]
-    return fmean(way == thinking.SHORT for way in ways) if any(ways) else None
+def short_share(responses) -> float:
+    """Share of the responses that begin the short way."""
+    return fmean(thinking.is_short(r.response) for r in responses)
 
 
 def by_problem(cfg, cell: Cell | None, base=0) -> dict:
