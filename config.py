@@ -185,7 +185,8 @@ PRESETS = {  # name: (what it is for, its fields; those of a method count where 
     "tiny": ("the embedded model on any machine, minutes on a CPU", TINY_FIELDS),
     "thinking": (
         "the embedded model of a world where thinking pays, on any machine, minutes on a CPU",
-        TINY_FIELDS | dict(model=THINKING_MODEL, train_data="thinking", eval_data="thinking", prompts_per_step=16),
+        TINY_FIELDS
+        | dict(model=THINKING_MODEL, train_data="thinking", eval_data="thinking", prompts_per_step=16, steps=60),
     ),
     "r1-1.5b": ("DeepSeek-R1-Distill-Qwen-1.5B, one node of 8 x 80 GB", {}),
     "r1-7b": (
