@@ -95,9 +95,8 @@ def log_of(cfg) -> Path:
 def run_one(cfg) -> None:
     """One training run in a process of its own: what it says goes to a log beside the run, the error's line last."""
     threading.Thread(target=end_with_parent, daemon=True).start()
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(TERMINATED)
-    )  # leave tidily, or Python warns of what was left behind
+    # Leave tidily, or Python warns of what was left behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     log_of(cfg).parent.mkdir(parents=True, exist_ok=True)
     with open(log_of(cfg), "w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:

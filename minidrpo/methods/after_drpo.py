@@ -2,6 +2,7 @@
 
     ddca, gr3, lead              three later answers to the same problem (our reading of their papers)
     grpo-lp-no-std, -mixed-only, -batch-std    GRPO-LP with one thing changed each: what the std in solved groups does
+    drpo-solved                                ours: DRPO with a length preference in solved groups, too
 
 P prompts | G responses per prompt | N = P*G responses | n correct responses of a prompt
 cfg: the run's Config, with the method's settings among its fields
@@ -123,9 +124,7 @@ def lead_rewards(batch: Batch, cfg) -> Tensor:
 
 def lead(batch: Batch, cfg, state: dict) -> Tensor:
     """Each reward normalised in its group by itself, as in GDPO, then summed with the weights of earlier steps."""
-    normalised = [
-        baselines.grpo_advantage(r_PG, cfg.adv_std, cfg.adv_eps) for r_PG in lead_rewards(batch, cfg).unbind(-1)
-    ]
+    normalised = [group_normalised(r_PG, batch, cfg) for r_PG in lead_rewards(batch, cfg).unbind(-1)]
     weight_2 = lead_weights(state["spread_2"], state["potential_2"], cfg.lead_alpha)
     return weight_2[0] * normalised[0] + weight_2[1] * normalised[1]
 
