@@ -2,6 +2,7 @@
 
 import csv
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from experiments import study_rows, thinking_plots, thinking_tables
 from experiments.study_cells import MIDDLE, STRENGTHS
 from minidrpo.rundir.metrics import aes
 
+RESULTS = Path(thinking_tables.__file__).parent / "results"
 LEVEL = np.tile(np.arange(1, 6), 20)
 HARD = 0.97, 70  # accuracy on hard prompts, tokens there
 COLLAPSED = 0.06, 25
@@ -245,3 +247,18 @@ def test_what_is_not_there_is_said(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         thinking_plots.main([str(tmp_path / "no.csv")])
     assert stop.value.code == 2 and "no.csv: cannot be read" in capsys.readouterr().err
+
+
+def test_the_committed_results_say_what_the_page_says():
+    """docs/thinking.md: the statements, the ablation's numbers, and who reaches the corner after 300 steps."""
+    results = thinking_tables.read(RESULTS / "thinking.csv")
+    cells, predicted = thinking_tables.table(results), pd.read_csv(RESULTS / "map_predicted.csv")
+    found = thinking_tables.statements(results, cells, predicted)
+    assert len(found) == 4 and all(found.values()), found
+    page = (RESULTS.parents[1] / "docs" / "thinking.md").read_text()
+    for row in thinking_tables.ablation(results).itertuples():
+        e = row.hard
+        assert f"{100 * e.mean:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]" in page, row
+    corner = pd.read_csv(RESULTS / "corner_300.csv").set_index(["method", "strength", "seed", "group"]).sort_index()
+    there = (corner.xs("easy", level="group").mean_length <= 25) & (corner.xs("hard", level="group").accuracy > 0.95)
+    assert there.loc["drpo-solved", 0.6].tolist() == [True] * 3 and there.loc["rloo-lp", 0.2].sum() == 1
