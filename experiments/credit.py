@@ -86,12 +86,12 @@ class Groups:
         return config.make(self.preset, method, **(settings | changes | self.own.get(method, {})))
 
 
-def credit_table(groups: Groups) -> dict[str, torch.Tensor]:
+def credit_table(groups: Groups, columns=COLUMNS) -> dict[str, torch.Tensor]:
     """{column: credit_PG times the number of responses}, for every method."""
     table = {}
     batches = (*groups.earlier, groups.batch)
     n_problems = 1 + max(int(batch.problem_P.max()) for batch in batches)
-    for column, name, changes in COLUMNS:
+    for column, name, changes in columns:
         cfg = groups.cfg(name, **changes)
         state = methods.METHODS[name].new_state(cfg, n_problems)
         for batch in batches:

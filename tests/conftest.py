@@ -1,6 +1,7 @@
 """What several test files share: a model of a few thousand weights, and answers made up for it."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -48,3 +49,25 @@ def make_rollouts(P, G, seed=0, vocabulary=23, longest=20):
             answer = ids(int(torch.randint(1, longest + 1, (1,), generator=g)))
             rollouts.append(Rollout(prompt, answer, True, [0.0] * len(answer)))
     return rollouts
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A Chromium without a window, driven by selenium; the test is skipped where there is none."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium: pip install '.[browser]'")
+    from selenium.common.exceptions import WebDriverException
+
+    options = webdriver.ChromeOptions()
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (binary and driver):
+        pytest.skip("no chromium and chromedriver on this machine")
+    options.binary_location = binary
+    try:
+        window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    except WebDriverException as error:
+        pytest.skip(f"Chromium does not start: {error.msg}")
+    yield window
+    window.quit()

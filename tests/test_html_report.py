@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import json
 import re
-import shutil
 import time
 from pathlib import Path
 
@@ -232,27 +231,6 @@ def test_a_run_just_begun_and_one_without_responses(tmp_path, directories):
 
 
 # ---------------------------------------------------------------------------------------------------- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium: pip install '.[browser]'")
-    from selenium.common.exceptions import WebDriverException
-
-    options = webdriver.ChromeOptions()
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (binary and driver):
-        pytest.skip("no chromium and chromedriver on this machine")
-    options.binary_location = binary
-    try:
-        window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    except WebDriverException as error:
-        pytest.skip(f"Chromium does not start: {error.msg}")
-    yield window
-    window.quit()
 
 
 @pytest.mark.browser
