@@ -21,7 +21,7 @@ P prompts | G responses per prompt | M modes
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -51,6 +51,18 @@ class World:
     limit: int = 256
 
 
+def sample_batch(logp_2M, share: float, P: int, G: int, world: World, g: torch.Generator):
+    """One step's graded responses of the policy logp_2M: (Batch, mode_PG, hard_P); hard_P is 1 for hard prompts."""
+    length_2M, chance_2M = torch.tensor(world.tokens), torch.tensor(world.right).repeat_interleave(3, 1)
+    hard_P = (torch.rand(P, generator=g) > share).long()
+    mode_PG = torch.multinomial(logp_2M.detach().exp()[hard_P], G, replacement=True, generator=g)
+    chance_PG, length_PG = chance_2M[hard_P].gather(1, mode_PG), length_2M[hard_P].gather(1, mode_PG)
+    correct_PG = torch.rand(P, G, generator=g) < chance_PG
+    noise_PG = torch.randint(-3, 4, (P, G), generator=g)  # numbers have one or two digits
+    length_PG = (length_PG + noise_PG).clamp(max=world.limit).long()
+    return methods.Batch(correct_PG, length_PG, [""] * P * G, torch.arange(P)), mode_PG, hard_P
+
+
 def train(method: str, share: float, sharing: float, *, steps=STEPS, P=16, G=8, lr=0.1, seed=0, world=None, **settings):
     """Accuracy, length and share of the short way after training, by class: a dict of floats."""
     world, g = world or World(), torch.Generator().manual_seed(seed)
@@ -63,17 +75,12 @@ def train(method: str, share: float, sharing: float, *, steps=STEPS, P=16, G=8, 
         return (sharing**0.5 * shared_M + (1 - sharing) ** 0.5 * own_2M).log_softmax(-1)
 
     for step in range(steps):
-        hard_P = (torch.rand(P, generator=g) > share).long()
         logp_2M = logp()
-        mode_PG = torch.multinomial(logp_2M.detach().exp()[hard_P], G, replacement=True, generator=g)
-        chance_PG, length_PG = chance_2M[hard_P].gather(1, mode_PG), length_2M[hard_P].gather(1, mode_PG)
-        correct_PG = torch.rand(P, G, generator=g) < chance_PG
-        noise_PG = torch.randint(-3, 4, (P, G), generator=g)  # numbers have one or two digits
-        length_PG = (length_PG + noise_PG).clamp(max=world.limit).long()
+        batch, mode_PG, hard_P = sample_batch(logp_2M, share, P, G, world, g)
         problem_P = torch.arange(P) + P * (step % 5)  # problems come back every fifth step, for HAPO's records
-        batch = methods.Batch(correct_PG, length_PG, [""] * P * G, problem_P)
+        batch = replace(batch, problem_P=problem_P)
         weight_PG, state = methods.compute_weights(batch, cfg, state)
-        credit_PG = methods.credit(weight_PG, batch, cfg) / length_PG
+        credit_PG = methods.credit(weight_PG, batch, cfg) / batch.length_PG
         optimizer.zero_grad()
         (-(credit_PG * logp_2M[hard_P].gather(1, mode_PG)).sum()).backward()
         optimizer.step()

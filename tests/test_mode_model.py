@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from experiments import mode_model
+import config
+from experiments import mode_model, push
 
 
 def test_a_std_in_solved_groups_collapses_hard_prompts_and_nothing_else_of_the_penalty_does():
@@ -36,3 +37,29 @@ def test_the_committed_predictions_are_those_of_the_code(label):
     again = mode_model.predict({label: mode_model.METHODS[label]}, mode_model.STEPS, (0.8,), (mode_model.MEASURED,))
     again = again.iloc[0]
     assert row["accuracy_hard"] == pytest.approx(again["accuracy_hard"], abs=0.02)
+
+
+def test_what_the_text_says_of_the_two_cells_that_differ():
+    """A batch's std is a group's where no group is mixed; how often that is hangs on how sure the short way is."""
+    cfg = config.make("thinking", "grpo-lp-batch-std", alpha=0.1)
+    sure = mode_model.World(right=((1.0, 1.0), mode_model.World().right[1]))
+    together = {}
+    for name, world in (("given", None), ("sure", sure)):
+        found = [push.push(*batch, cfg) for batch in push.model_batches(0.95, world)]
+        together[name] = sum(map(sum, found)) / len(found)
+        assert sum(solved for solved, _, _ in found) > 0, "solved groups push towards the short way"
+        assert sum(hard for _, _, hard in found) < 0, "mixed hard groups push towards the long one"
+    assert together["given"] < 0 < together["sure"]
+    settings = {"alpha": 0.1, "steps": 40}
+    ends = [
+        mode_model.train("grpo-lp-batch-std", 0.95, mode_model.MEASURED, world=world, **settings)["accuracy_hard"]
+        for world in (None, sure)
+    ]
+    assert ends[1] < 0.5 < ends[0]
+
+
+def test_the_committed_table_of_pushes_is_that_of_the_code():
+    for (method, share), settings in push.CELLS.items():
+        row = push.describe(push.model_batches(share), method, settings)
+        line = f"| {push.NAMES[method]} | {share:g} | model | {' | '.join(row.values())} |"
+        assert line in (mode_model.OUT / "push.md").read_text(), line
