@@ -30,8 +30,9 @@ test: setup
 test-vllm: $(VLLM)/.ready
 	$(VLLM)/bin/python -m pytest -m vllm $(ARGS)
 
+# The server's root is the repository's, as the lessons link to the code.
 notebooks: $(VENV)/.notebooks
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
 test-notebooks: $(VENV)/.notebooks
 	$(BIN)/python notebooks/run.py --check $(ARGS)
