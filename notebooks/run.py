@@ -5,8 +5,9 @@
     python notebooks/run.py --check     write nothing; fail if one stops, is slow, or prints other than committed
 
 The notebooks themselves are the source: edit them in Jupyter, then run this before you commit. Numbers in printed text
-may differ by 1 % from the committed ones (another machine's rounding); pictures are not compared, and neither is what
-a cell tagged `volatile` prints. The claims are held by the cells' own asserts. Needs the `notebooks` extra.
+may differ by 1 % from the committed ones (another machine's rounding). Pictures are compared in blocks of 8 x 8 pixels:
+text may be drawn a little otherwise, or a pixel further, but no bar or curve may move. What a cell tagged `volatile`
+prints or draws is not compared. The claims are held by the cells' own checks. Needs the `notebooks` extra.
 """
 
 import argparse
@@ -78,15 +79,41 @@ def same_text(old, new):
     return all(math.isclose(float(a), float(b), rel_tol=1e-2, abs_tol=1e-3) for a, b in pairs)
 
 
+def pictures(cell):
+    """The PNGs that a code cell shows, as images."""
+    from PIL import Image
+
+    shown = [out["data"]["image/png"] for out in cell["outputs"] if "image/png" in out.get("data", {})]
+    return [Image.open(io.BytesIO(base64.b64decode("".join(png)))).convert("RGB") for png in shown]
+
+
+def same_picture(old, new):
+    """Equal, but for what other fonts or a shift by a pixel change: a pixel of 8 moves a block's mean by 255/8 = 32, so
+    at most 2 blocks of 1,000 may differ by more than 40 of 255 in one colour."""
+    import numpy as np
+
+    if old.size != new.size:
+        return False
+    gap = np.abs(np.asarray(old.reduce(8), float) - np.asarray(new.reduce(8), float)).max(-1)
+    return bool((gap > 40).mean() <= 0.002)
+
+
+def same_pictures(old, new):
+    """For two cells."""
+    pairs = pictures(old), pictures(new)
+    return len(pairs[0]) == len(pairs[1]) and all(map(same_picture, *pairs))
+
+
 def differences(old, new):
-    """Cells whose committed output is not what they print now: a list of lines for the user."""
-    return [
-        f"cell {a['id']} prints {printed(b)!r}, committed is {printed(a)!r}"
-        for a, b in zip(old.cells, new.cells, strict=True)
-        if a.cell_type == "code"
-        and "volatile" not in a.metadata.get("tags", ())
-        and not same_text(printed(a), printed(b))
-    ]
+    """Cells whose committed output is not what they show now: a list of lines for the user."""
+    lines = []
+    for a, b in zip(old.cells, new.cells, strict=True):
+        if a.cell_type == "code" and "volatile" not in a.metadata.get("tags", ()):
+            if not same_text(printed(a), printed(b)):
+                lines.append(f"cell {a['id']} prints {printed(b)!r}, committed is {printed(a)!r}")
+            if not same_pictures(a, b):
+                lines.append(f"cell {a['id']} draws another picture than the committed one: run notebooks/run.py")
+    return lines
 
 
 def main(argv=None):

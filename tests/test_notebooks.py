@@ -98,6 +98,61 @@ def test_printed_text_may_round_differently_but_not_change():
         assert not run.same_text("lambda 0.1: 3.390 tokens", other)
 
 
+def drawn(bar=1.0, bend=0.0, **style):
+    """A picture with bars and a curve."""
+    import io
+
+    import matplotlib
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(9, 3), dpi=80)
+        left, right = figure.subplots(1, 2)
+        left.bar(range(4), [1, 2, 3 * bar, 4])
+        right.plot([x / 10 for x in range(60)], [math.sin(x / 10 + bend) for x in range(60)])
+        left.set_title("words")
+        out = io.BytesIO()
+        figure.savefig(out)
+    return Image.open(out).convert("RGB")
+
+
+def test_a_picture_may_have_another_hinting_or_a_shift_but_no_other_data():
+    from PIL import ImageChops
+
+    old = drawn()
+    for same in (
+        drawn(),
+        ImageChops.offset(old, 1, 1),
+        drawn(**{"text.hinting": "none"}),
+        drawn(**{"text.antialiased": 0}),
+    ):
+        assert run.same_picture(old, same)
+    for other in (drawn(bar=1.05), drawn(bend=0.1), drawn().resize((640, 240))):
+        assert not run.same_picture(old, other)
+
+
+def test_a_stale_picture_is_a_difference():
+    import base64
+    import io
+    from types import SimpleNamespace
+
+    def notebook(picture, tags=()):
+        out = io.BytesIO()
+        picture.save(out, "png")
+        shown = {"data": {"image/png": base64.b64encode(out.getvalue()).decode(), "text/plain": "<Figure>"}}
+        cell = dict(cell_type="code", id="cell-07", metadata={"tags": tags}, outputs=[shown])
+        return SimpleNamespace(cells=[NotebookCell(cell)])
+
+    class NotebookCell(dict):
+        __getattr__ = dict.__getitem__
+
+    assert run.differences(notebook(drawn()), notebook(drawn())) == []
+    (line,) = run.differences(notebook(drawn()), notebook(drawn(bar=1.1)))
+    assert "cell-07 draws another picture" in line
+    assert run.differences(notebook(drawn(), ["volatile"]), notebook(drawn(bar=1.1), ["volatile"])) == []
+
+
 def test_the_runner_finds_notebooks_by_their_number():
     assert [path.name[:2] for path in run.find(["02", "01"])] == ["01", "02"] and run.find() == PATHS
     with pytest.raises(ValueError, match="no notebook begins with 99"):
