@@ -6,6 +6,7 @@ The exercises: tests/test_exercises.py.
 import ast
 import importlib
 import json
+import math
 import re
 import subprocess
 import sys
