@@ -5,7 +5,7 @@ r"""drpo.py - the DRPO objective as pure functions of tensors: preference, posit
 
 lambda (`lam`) is the hyperparameter to turn: w is the closed-form, KL-optimal distribution over a prompt's *correct*
 responses, proportional to exp(preference / lambda). The weight of a correct response can be small, but never negative;
-that is the paper's point. lambda = infinity makes w uniform and the method DisCO.
+that is the paper's point (for the accuracy: experiments/lemma.py). lambda = infinity makes w uniform: DisCO.
 
 `drpo_loss` is the definition, for a whole batch. Training (train.py) calls `drpo_credit` and `micro_batch_loss`, whose
 gradients over the micro-batches add up to that of `drpo_loss`: `test_streamed_gradient_is_that_of_drpo_loss` in

@@ -102,8 +102,8 @@ def credit_table(groups: Groups, columns=COLUMNS) -> dict[str, torch.Tensor]:
     return table
 
 
-def unlearned(credit_PG: torch.Tensor, correct_PG: torch.Tensor) -> torch.Tensor:
-    """(P, G) bool: correct responses that are pushed down, beyond rounding."""
+def negative_though_correct(credit_PG: torch.Tensor, correct_PG: torch.Tensor) -> torch.Tensor:
+    """(P, G) bool: correct responses with a negative credit, beyond rounding."""
     return correct_PG & (credit_PG < -5e-7)
 
 
@@ -214,7 +214,7 @@ def show(groups: Groups, console: Console):
                 part.add_row("correct" if correct else "[dim]wrong", f"{batch.length_PG[p, g]:,}", *cells)
             part.add_section()
         console.print(part)
-    counts = {column: int(unlearned(table[column], batch.correct_PG).sum()) for column in columns}
+    counts = {column: int(negative_though_correct(table[column], batch.correct_PG).sum()) for column in columns}
     pushed = ", ".join(f"{column} {n}" for column, n in counts.items() if n) or "none"
     about = f"[red]![/red] of {int(batch.correct_PG.sum())} correct responses pushed down: {pushed}"
     console.print(about, highlight=False)
@@ -277,7 +277,9 @@ def plot(groups: Groups, out_png):
     with plots.figure(out_png, 1.9 + 0.34 * P * G, [[0]]) as (fig, (ax,)):
         values = torch.stack([credit_PG.flatten() for credit_PG in table.values()], 1)
         ax.imshow(values.numpy(), cmap="RdBu", vmin=-3, vmax=3, aspect="auto")
-        pushed = torch.stack([unlearned(c, batch.correct_PG).flatten() for c in table.values()], 1).tolist()
+        pushed = torch.stack(
+            [negative_though_correct(c, batch.correct_PG).flatten() for c in table.values()], 1
+        ).tolist()
         for row, column in itertools.product(range(P * G), range(len(table))):
             value, bad = values[row, column].item(), pushed[row][column]
             style = {"ha": "center", "va": "center", "fontsize": 8, "fontweight": "bold" if bad else None}

@@ -427,7 +427,7 @@ def every_reward(max_length):
 
 @given(st.integers(0, 2**31), st.integers(2, 9), st.sampled_from([0.01, 0.1, 0.5, math.inf]))
 @settings(max_examples=100, deadline=None)
-def test_drpo_never_unlearns_a_correct_answer(seed, G, lam):
+def test_drpo_gives_no_correct_response_negative_credit(seed, G, lam):
     g = torch.Generator().manual_seed(seed)
     correct = torch.rand(6, G, generator=g) < torch.rand(6, 1, generator=g)
     preference = drpo.length_preference(torch.randint(1, 8193, (6, G), generator=g), 8192)
@@ -437,7 +437,7 @@ def test_drpo_never_unlearns_a_correct_answer(seed, G, lam):
 
 
 @pytest.mark.parametrize("name", ["GRPO-LP", "RLOO-LP", "ALP", "HAPO"])
-def test_the_others_unlearn_correct_answers(name):
+def test_the_others_give_correct_responses_negative_credit(name):
     """Random grades: each method gives some correct answer a negative gradient. All but ALP do so in mixed groups too;
     ALP at its own beta does it where every answer is right."""
     g = torch.Generator().manual_seed(0)
@@ -448,10 +448,10 @@ def test_the_others_unlearn_correct_answers(name):
     logp = torch.full((1600, 3), -1.0, dtype=F64, requires_grad=True)
     mask = torch.ones(1600, 3, dtype=torch.bool)
     baselines.clipped_surrogate(logp, logp.detach(), mask, advantage.flatten()).backward()
-    unlearned = (logp.grad[:, 0].reshape(200, 8) < 0) & correct
+    negative = (logp.grad[:, 0].reshape(200, 8) < 0) & correct
     mixed = drpo.mixed_groups(correct)
-    assert unlearned[mixed].any() == (name != "ALP")
-    assert unlearned[~mixed].any()
+    assert negative[mixed].any() == (name != "ALP")
+    assert negative[~mixed].any()
 
 
 # ----------------------------------------------------------------------------------------------------- token surrogate

@@ -283,6 +283,6 @@ def test_the_picture_shows_the_table(samples, tmp_path, capsys):
     table, (ax,) = credit.credit_table(groups), fig.axes
     values = torch.stack([column.flatten() for column in table.values()], 1)
     close(torch.tensor(ax.images[0].get_array().tolist(), dtype=torch.float64), values)
-    pushed = sum(int(credit.unlearned(c, groups.batch.correct_PG).sum()) for c in table.values())
+    pushed = sum(int(credit.negative_though_correct(c, groups.batch.correct_PG).sum()) for c in table.values())
     assert len(ax.patches) == pushed > 0 and sum("!" in t.get_text() for t in ax.texts) == pushed
     assert [t.get_text() for t in ax.get_yticklabels()][:2] == ["correct, 50", "correct, 80"]

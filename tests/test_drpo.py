@@ -213,7 +213,7 @@ def test_large_tau_is_the_mean_and_small_tau_the_worst():
     st.integers(0, 2**31), st.integers(1, 6), st.integers(2, 9), st.floats(1e-6, 1e6), st.floats(1e-3, 1e3),
     st.floats(0, 1), st.floats(0, 50),
 )  # fmt: skip
-def test_no_correct_answer_is_ever_pushed_down(seed, P, G, lam, tau, rate, spread):
+def test_the_credit_of_a_correct_response_is_never_negative(seed, P, G, lam, tau, rate, spread):
     """The paper's point, for random grades, scores and lengths."""
     g = torch.Generator().manual_seed(seed)
     correct = torch.rand(P, G, generator=g) < rate

@@ -229,7 +229,7 @@ def groups(draw, P=1):
     return graded([[c for c, _ in row] for row in rows], [[n for _, n in row] for row in rows])
 
 
-def unlearns(name, batch, mixed):
+def gives_negative_credit(name, batch, mixed):
     """Does the method push a correct answer down, in a group with wrong answers (or in one without)?"""
     cfg = settings(name, alpha=0.4)
     state = {"shortest_D": torch.full((len(batch.correct_PG),), 60.0)} if name == "hapo" else None
@@ -239,7 +239,7 @@ def unlearns(name, batch, mixed):
 
 @given(groups(P=3), st.sampled_from([0.01, 0.1, 0.5, math.inf]), st.sampled_from(list(PREFERENCES)))
 @hypothesis.settings(max_examples=60, deadline=None)
-def test_drpo_never_unlearns_a_correct_answer(batch, lam, preference):
+def test_no_preference_gives_a_correct_response_negative_credit(batch, lam, preference):
     for name in ("drpo", "disco", "disco-b"):
         credit_PG = credit_of(settings(name, lam=lam, preference=preference), batch)
         assert (credit_PG[batch.correct_PG] >= 0).all() and (credit_PG[~batch.correct_PG] <= 0).all()
@@ -247,12 +247,12 @@ def test_drpo_never_unlearns_a_correct_answer(batch, lam, preference):
 
 
 @pytest.mark.parametrize("name, mixed", [("grpo-lp", True), ("rloo-lp", True), ("hapo", True), ("alp", False)])
-def test_a_search_finds_correct_answers_that_the_others_unlearn(name, mixed):
+def test_a_search_finds_correct_responses_with_negative_credit_for_the_others(name, mixed):
     """hypothesis.find stops with NoSuchExample if there is none. ALP at its own beta does it where all are right."""
     options = dict(derandomize=True, database=None, deadline=None, phases=[hypothesis.Phase.generate])
     quick = hypothesis.settings(max_examples=1000, **options)
-    found = hypothesis.find(groups(), lambda batch: unlearns(name, batch, mixed), settings=quick)
-    assert unlearns(name, found, mixed) and not unlearns("drpo", found, mixed)
+    found = hypothesis.find(groups(), lambda batch: gives_negative_credit(name, batch, mixed), settings=quick)
+    assert gives_negative_credit(name, found, mixed) and not gives_negative_credit("drpo", found, mixed)
 
 
 # ------------------------------------------------------------------------------------------------ preferences, rewards
