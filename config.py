@@ -208,15 +208,21 @@ def config_class(method: str) -> type[RunConfig]:
     return dataclasses.make_dataclass("Config", fields, bases=(METHODS[method].settings, RunConfig), frozen=True)
 
 
-def make(preset: str = "tiny", method: str = "drpo", **changes) -> RunConfig:
-    """A preset's config for one method, with changes. ValueError for an unknown name or a value out of range."""
+def make(preset: str = "tiny", method: str | None = None, **changes) -> RunConfig:
+    """A preset's config for one method, with changes. ValueError for an unknown name or a value out of range.
+    method: by default the preset's own, which is DRPO where it names none."""
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}{near(preset, PRESETS)}; presets: {', '.join(PRESETS)}")
-    cls = config_class(method)
-    known = {field.name for field in dataclasses.fields(cls)}
+    cls = config_class(method or method_of(preset))
+    known = {field.name for field in dataclasses.fields(cls)} - {"method"}
     for name in changes.keys() - known:
-        raise ValueError(f"{method} has no setting {name!r}{near(name, known)}")
+        raise ValueError(f"{cls.method} has no setting {name!r}{near(name, known)}")
     return cls(**{k: v for k, v in PRESETS[preset][1].items() if k in known} | changes)
+
+
+def method_of(preset: str) -> str:
+    """The method that a preset runs unless another one is named."""
+    return PRESETS[preset][1].get("method", "drpo")
 
 
 def presets(method: str = "drpo") -> dict[str, tuple[str, RunConfig]]:
@@ -229,7 +235,8 @@ def parse(argv: list[str], prog: str, description: str, extra: type | None = Non
 
     extra: a dataclass of further flags. A flag of another method is a mistake, as it would do nothing."""
     with cli.user_errors():
-        method = cli.value_of("--method", argv, "drpo")
+        named = argv[0] if argv and argv[0] in PRESETS else next(iter(PRESETS))
+        method = cli.value_of("--method", argv, method_of(named))
         ours = presets(method)
     foreign, users = {}, {}
     if extra:

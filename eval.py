@@ -79,7 +79,7 @@ def evaluate(
         mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds; a log file wants a line now and then
         disable=not progress or ctx.rank > 0 or not missing,
     )
-    new = []
+    new, opened = [], rollout.opens_thought(prompt_ids[0], tokenizer)
     for c in _claim(missing, ctx.size):
         rollouts = sampler.sample(
             [prompt_ids[i] for i in c],
@@ -90,7 +90,7 @@ def evaluate(
             seeds=[problem_seed(seed, problems[i]) for i in c],
         )
         texts = [rollout.decode(r, tokenizer) for r in rollouts]
-        fresh = reward.grade_rollouts([problems[i] for i in c], rollouts, texts, **(grading or {}))
+        fresh = reward.grade_rollouts([problems[i] for i in c], rollouts, texts, opened, **(grading or {}))
         fresh = [dataclasses.replace(r, rollout=None) for r in fresh]  # an evaluation needs no token ids
         if save:
             save(fresh)

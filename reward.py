@@ -33,6 +33,7 @@ from minidrpo.grader.prover import PROVERS, prove
 from minidrpo.grader.spelling import Unreadable, clean, squash
 from minidrpo.grader.values import Budget, Undecided
 from minidrpo.records import Grade, GradedResponse, Problem, Rollout
+from minidrpo.tasks.graders import GRADERS
 
 Truth = str | int | float | list  # a list holds alternatives, of which one is enough
 Prove = Callable[[tuple, tuple], bool]
@@ -192,16 +193,19 @@ def grade_all(
     think: str = "last",
     require_think: bool = True,
     time_limit: float = TIME_LIMIT,
+    graders: Sequence[str] = (),
 ) -> list[Grade]:
-    """One Grade per response, in order; ValueError if the two lists differ in length. time_limit: seconds per answer
-    in sympy. The few that need sympy are graded last, side by side."""
-    if len(responses) != len(truths):
-        raise ValueError(f"grade_all: {len(responses)} responses but {len(truths)} truths")
+    """One Grade per response, in order; ValueError if the lists differ in length. time_limit: seconds per answer in
+    sympy. The few that need sympy are graded last, side by side. graders: who grades each, as in Problem.grader; none:
+    the boxed answer."""
+    if len(responses) != len(truths) or len(graders) not in (0, len(truths)):
+        raise ValueError(f"grade_all: {len(responses)} responses but {len(truths)} truths, {len(graders)} graders")
     pairs = list(zip(responses, truths, strict=True))
     grades = []
-    for response, truth in pairs:
+    for (response, truth), grader in zip(pairs, graders or [""] * len(pairs), strict=True):
         try:
-            grades.append(grade_with(response, truth, think, require_think, _later))
+            own = GRADERS[grader].grade if grader else None
+            grades.append(own(response, truth) if own else grade_with(response, truth, think, require_think, _later))
         except _Later:
             grades.append(None)
     hard = [i for i, grade in enumerate(grades) if grade is None]
@@ -214,12 +218,15 @@ def grade_all(
 
 
 def grade_rollouts(
-    problems: Sequence[Problem], rollouts: Sequence[Rollout], texts: Sequence[str], **settings
+    problems: Sequence[Problem], rollouts: Sequence[Rollout], texts: Sequence[str], opened: bool = False, **settings
 ) -> list[GradedResponse]:
-    """The graded responses to P problems, in prompt order: N = P*n rollouts and their texts. settings: grade_all's."""
+    """The graded responses to P problems, in prompt order: N = P*n rollouts and their texts. opened: the prompts end in
+    <think>, which the texts then lack and graders want to see. settings: grade_all's."""
     n = len(rollouts) // len(problems) if problems else 1
     owners = [problem for problem in problems for _ in range(n)]
-    grades = grade_all(texts, [problem.truth for problem in owners], **settings)
+    whole = ["<think>" + text for text in texts] if opened else texts
+    truths, graders = [problem.truth for problem in owners], [problem.grader for problem in owners]
+    grades = grade_all(whole, truths, graders=graders, **settings)
     rows = zip(owners, rollouts, texts, grades, strict=True)
     return [GradedResponse.of(p, i % n, r, text, grade) for i, (p, r, text, grade) in enumerate(rows)]
 

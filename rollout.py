@@ -41,6 +41,11 @@ def decode(rollout: Rollout, tokenizer: Tokenizer) -> str:
     return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
+def opens_thought(prompt_ids: list[int], tokenizer: Tokenizer) -> bool:
+    """Whether the prompt ends in <think>, as R1's chat template does: its responses then lack that tag."""
+    return tokenizer.decode(prompt_ids).rstrip().endswith("<think>")
+
+
 def eos_token_ids(
     config: PretrainedConfig, generation_config: GenerationConfig | None = None, tokenizer: Tokenizer | None = None
 ) -> list[int]:

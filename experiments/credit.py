@@ -34,12 +34,12 @@ from minidrpo.rundir import jsonl
 from minidrpo.show import plots
 
 # Every method once, and both conventions of GRPO's std: (name of the column, method, settings of its own). Without the
-# rows that in a group with right and wrong responses are others again: GRPO-LP's ablation, DRPO with solved groups
+# rows that in a group with right and wrong responses are others again: the ablations, DRPO with solved groups
 STDS = (("sample", {"adv_std": "sample"}), ("popul.", {"adv_std": "population"}))
 COLUMNS = [
     (f"{name} {short}".strip(), name, own)
     for name in methods.METHODS
-    if not name.startswith("grpo-lp-") and name != "drpo-solved"
+    if not name.startswith(("grpo-lp-", "grpo-sum-")) and name != "drpo-solved"
     for short, own in (STDS if name in ("grpo", "grpo-lp") else (("", {}),))
 ]
 
@@ -132,6 +132,7 @@ MUST_BE = {
     "length": (lambda v: type(v) is int and 0 < v < 2**31, "1 or more"),
     "logp": (lambda v: type(v) in (int, float) and math.isfinite(v), "a number"),
     "response": (lambda v: type(v) is str, "a text"),
+    "scores": (lambda v: cli.fits(v, dict[str, float]), "numbers by name"),
 }
 
 
@@ -171,7 +172,10 @@ def read_groups(path: str | Path, step=0, problem=-1, **settings) -> Groups:
         )
         texts = [r.get("response", "") for group in groups.values() for r in group]
         problem_P = torch.tensor([names.setdefault(key, len(names)) for key in groups])
-        batches.append(methods.Batch(correct_PG.bool(), length_PG, texts, problem_P))
+        measured = [[r.get("scores", {}) for r in group] for group in groups.values()]
+        names_of = [name for name in measured[0][0] if all(name in scores for group in measured for scores in group)]
+        scores = {name: torch.tensor([[float(r[name]) for r in group] for group in measured]) for name in names_of}
+        batches.append(methods.Batch(correct_PG.bool(), length_PG, texts, problem_P, scores=scores))
     settings = _run_settings(Path(path).with_name("config.json")) | settings | {"group_size": sizes.pop()}
     groups = Groups(f"{path}, step {step}", batches[-1], logp_PG.float(), "tiny", settings, batches[:-1])
     groups.cfg()  # ValueError for a setting out of range
@@ -180,7 +184,7 @@ def read_groups(path: str | Path, step=0, problem=-1, **settings) -> Groups:
 
 def _run_settings(path) -> dict:
     """What decides the weights among the settings of the run that wrote `path`; {} without that file."""
-    flags = {name: {"max_response_tokens"} | method.flags for name, method in methods.METHODS.items()}
+    flags = {name: {"max_response_tokens", "train_data"} | method.flags for name, method in methods.METHODS.items()}
     try:
         saved = json.loads(path.read_text()) if path.exists() else {}
         settings = {key: value for key, value in saved.items() if any(key in known for known in flags.values())}

@@ -63,7 +63,7 @@ KINDS = {  # what an annotation may be made of: (its name for the user, does thi
 
 
 def fits(x, kind) -> bool:
-    """Is `x` what the annotation `kind` says: one of KINDS, a Literal, tuple[X, ...], X | Y?"""
+    """Is `x` what the annotation `kind` says: one of KINDS, a Literal, tuple[X, ...], dict[X, Y], X | Y?"""
     parts, origin = typing.get_args(kind), typing.get_origin(kind)
     if origin is Literal:
         return x in parts
@@ -71,6 +71,8 @@ def fits(x, kind) -> bool:
         return any(fits(x, part) for part in parts)
     if origin is tuple:
         return isinstance(x, tuple) and all(fits(item, parts[0]) for item in x)
+    if origin is dict:
+        return isinstance(x, dict) and all(fits(k, parts[0]) and fits(v, parts[1]) for k, v in x.items())
     return KINDS[kind][1](x)
 
 

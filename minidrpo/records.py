@@ -18,6 +18,8 @@ class Problem:
     """Plain Python; a list holds alternatives."""
     source: str
     index: int
+    grader: str = ""
+    """Who grades it: "" the boxed answer (reward.py), else a task of tasks/graders.py, by its name."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,11 @@ class Grade(NamedTuple):
 
     correct: bool
     reason: str
-    """One of reward.REASONS."""
+    """One of reward.REASONS, or of the task's."""
     answer: str | None
     """What stands in the box, if anything can be read there."""
+    scores: dict[str, float] = {}
+    """What else the task's grader measures, by name: rewards for the methods, shares and means for the log."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class GradedResponse:
     reason: str
     """As in Grade, or "truncated"."""
     answer: str | None
+    scores: dict[str, float] = field(default_factory=dict)
+    """As in Grade. Those of a truncated response are its text's, like any other's."""
     rollout: Rollout | None = field(default=None, repr=False, compare=False)
     """Its tokens, for the update; never written to a file."""
 
@@ -67,7 +73,7 @@ class GradedResponse:
     def of(cls, problem, sample, rollout, response, grade):
         """The record of `rollout`. Here, and only here, it is decided that a response cut off at the limit is wrong."""
         if not rollout.finished:
-            grade = Grade(False, "truncated", None)
+            grade = Grade(False, "truncated", None, grade.scores)
         length = len(rollout.response_ids)
         return cls(problem.source, problem.index, sample, response, length, rollout.finished, *grade, rollout)
 

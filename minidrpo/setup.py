@@ -20,6 +20,7 @@ from minidrpo import cli
 from minidrpo.engine import loading, memory, shard
 from minidrpo.engine.distributed import DistContext
 from minidrpo.engine.policy import Policy, compile_layers
+from minidrpo.methods import rewards
 from minidrpo.methods.table import METHODS, Batch
 from minidrpo.records import GradedResponse, Problem
 from minidrpo.rundir import checkpoint
@@ -53,7 +54,7 @@ class Run:
     @property
     def opened(self) -> bool:
         """Whether the prompt ends in <think>, which responses then lack."""
-        return self.tokenizer.decode(self.prompts[0]).rstrip().endswith("<think>")
+        return rollout.opens_thought(self.prompts[0], self.tokenizer)
 
     def evaluate(self, step: int) -> None:
         """Held-out accuracy and length, into the log."""
@@ -100,6 +101,7 @@ def start(cfg: config.RunConfig, ctx: DistContext) -> Run | None:
             raise ValueError(f"ranks see different checkpoints: {cfg.directory} must be on a disk all nodes share")
         tokenizer = loading.load_tokenizer(path, cfg.trust_remote_code)
         problems, prompts = load_prompts(cfg, cfg.train_data, "train", tokenizer, log)
+        rewards.check_data(cfg, problems)
         held_out = load_prompts(cfg, cfg.eval_data, "test", tokenizer, log, limit=cfg.max_problems)
         model = load_model(cfg, path, ctx)
         check_sizes(cfg, problems, prompts + held_out[1], model, ctx)

@@ -20,7 +20,7 @@ from minidrpo.methods import baselines
 from minidrpo.methods import table as methods
 from minidrpo.methods.discriminative import PREFERENCES
 from minidrpo.methods.penalties import LASER_MONITOR
-from minidrpo.methods.several import REWARDS
+from minidrpo.methods.rewards import REWARDS
 from minidrpo.methods.table import METHODS
 
 C, LIMIT = 256, 100
@@ -71,6 +71,7 @@ def expected_weights(c, n, history_P, target_3):
         return baselines.grpo_advantage(reward_PG, "population", 1e-3)
 
     both = torch.stack([c.float(), (c & (n <= LIMIT)).float()], -1)
+    total = both[..., 0] + 0.3 * both[..., 1]
     return {
         "drpo": drpo.positive_distribution(1 - n / C, c, 0.3),
         "disco": drpo.positive_distribution(torch.zeros(n.shape), c, 1.0),
@@ -84,7 +85,8 @@ def expected_weights(c, n, history_P, target_3):
         "l1-max": normalised(baselines.l1_max_reward(c, n, 90, "code", 2e-3)),
         "shorter-better": normalised(baselines.shorter_better_reward(c, n, 1.5, 2e-3)),
         "laser-d": normalised(baselines.laser_d_reward(c, n, target_3, 0.3)),
-        "grpo-sum": normalised(both[..., 0] + 0.3 * both[..., 1]),
+        "grpo-sum": normalised(total),
+        "grpo-sum-no-std": total - total.mean(-1, keepdim=True),
         "gdpo": baselines.gdpo_advantage(both, [1.0, 0.3], eps=1e-6, over="tokens", length_PG=n),
     } | after_drpo(c, n, normalised)
 

@@ -181,6 +181,7 @@ HOW = {  # what each clipped method promises, written down once more: aggregate,
     **dict.fromkeys(("grpo-lp-no-std", "grpo-lp-mixed-only", "grpo-lp-batch-std"), ("sequence", 0.2, 0.2)),
     **dict.fromkeys(("ddca", "gr3", "lead", "drpo-solved"), ("sequence", 0.2, 0.2)),
     "dr-grpo": ("constant", 0.2, 0.2), "grpo-sum": ("token", 0.2, 0.28), "gdpo": ("token", 0.2, 0.28),
+    "grpo-sum-no-std": ("token", 0.2, 0.28),
 }  # fmt: skip
 FAR = 0.1  # a learning rate that takes the second mini-batch's ratios past the clips
 

@@ -32,6 +32,8 @@ class Batch:
     """Which row of the training set each prompt is (HAPO's history)."""
     opened: bool = False
     """Whether the prompt ends in <think>, which the response's text then lacks."""
+    scores: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    """name -> (P, G) floats: what the task's own grader measured in every response (Grade.scores)."""
 
     @classmethod
     def of(cls, responses: Sequence[GradedResponse], group_size: int, problem_P, opened: bool = False):
@@ -41,7 +43,10 @@ class Batch:
             return torch.tensor(values).view(-1, group_size)
 
         correct_PG, length_PG = groups([r.correct for r in responses]), groups([r.length for r in responses])
-        return cls(correct_PG, length_PG, [r.response for r in responses], torch.as_tensor(problem_P), opened)
+        measured = [name for name in responses[0].scores if all(name in r.scores for r in responses)]
+        scores = {name: groups([float(r.scores[name]) for r in responses]) for name in measured}
+        texts = [r.response for r in responses]
+        return cls(correct_PG, length_PG, texts, torch.as_tensor(problem_P), opened, scores)
 
 
 @dataclass(frozen=True)

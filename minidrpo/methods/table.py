@@ -2,7 +2,8 @@
 
 A new method is one function and one row, and a new preference for DRPO as well (docs/extend.md). The rows stand beside
 their functions and settings: discriminative.py (DRPO, DisCO), penalties.py (GRPO and length penalties), several.py
-(GDPO), after_drpo.py (later methods, and an ablation). The formulas themselves are in drpo.py and baselines.py.
+(GDPO), after_drpo.py (later methods, and an ablation); rewards by name: rewards.py. The formulas themselves are in
+drpo.py and baselines.py.
 
 P prompts | G responses per prompt
 """

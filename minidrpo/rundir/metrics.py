@@ -46,7 +46,8 @@ class EvalResult:
     n_samples: int
     reasons: Counter
     features: dict = field(default_factory=dict)
-    """Name -> share of responses whose text has it: what a task wants to be told (tasks/data.py: features)."""
+    """Name -> share of responses whose text has it: what a task wants to be told (tasks/data.py: features); and the
+    mean of every number that the task's grader measures (Grade.scores)."""
     by_source: dict = field(default_factory=dict)
     """source -> EvalResult, where the problems come from more than one."""
     seconds: float = math.nan
@@ -82,6 +83,8 @@ def summarise(
         by_source[r.source].append(r)
     sources = sorted(by_source) if breakdown and len(by_source) > 1 else []
     asked = {"limit": limit, "features": features}
+    counted = {name: [has(r.response) for r in responses] for name, has in (features or {}).items()}
+    counted |= {name: [r.scores[name] for r in responses if name in r.scores] for name in _scores(responses)}
     return EvalResult(
         accuracy=correct_Pn.mean().item(),
         accuracy_se=clustered_se(correct_Pn),
@@ -100,11 +103,15 @@ def summarise(
         n_problems=len(problems),
         n_samples=n,
         reasons=Counter(r.reason for r in responses),
-        features={name: float(np.mean([has(r.response) for r in responses])) for name, has in (features or {}).items()},
+        features={name: float(np.mean(values)) for name, values in counted.items()},
         by_source={source: summarise(by_source[source], breakdown=False, **asked) for source in sources},
         seconds=seconds,
         responses=responses,
     )
+
+
+def _scores(responses):
+    return dict.fromkeys(name for r in responses for name in r.scores)
 
 
 def clustered_se(value_Pn) -> float:

@@ -2,7 +2,7 @@
 
 A problem is a question in plain text and its truth, the answer (or answers) that a grader accepts. Problems come from
 
-* the built-in tasks (`arithmetic`, `thinking`, any machine, no download),
+* the built-in tasks (BUILT_IN below, any machine, no download),
 * a local `.parquet`, `.json` (array or lines) or `.jsonl` file, in the official schema (`prompt` = a chat of one user
   message, `reward_model.ground_truth`) or the plain one (`problem` or `question`, and `answer`),
 * the Hugging Face Hub: a name in HUB below, or `OWNER/NAME[:CONFIG][@SPLIT]`.
@@ -24,6 +24,7 @@ import numpy as np
 
 from minidrpo.records import Problem
 from minidrpo.tasks import arithmetic, thinking
+from minidrpo.tasks.graders import GRADERS
 
 SUFFIX = r"Let's think step by step and output the final answer within \boxed{}."
 r"""The instruction of the official data (its `prompt` column already ends with it; the plain schema does not)."""
@@ -41,9 +42,9 @@ HUB = {  # name: id[:config][@split]
 SUFFIXES = (".parquet", ".json", ".jsonl")
 TEXT_COLUMNS = ("prompt", "problem", "question")
 TRUTH_COLUMNS = ("reward_model", "answer", "final_answer")
-BUILT_IN = ("arithmetic", "thinking")
-ARITHMETIC_SIZE = {"train": 8_000, "test": 512}
-THINKING_SIZE = {"train": 8_000, "test": 500}
+BUILT_IN = ("arithmetic", "thinking", *GRADERS)
+SIZES = {"arithmetic": {"train": 8_000, "test": 512}, "thinking": {"train": 8_000, "test": 500}}  # problems
+SIZES |= {name: task.SIZES for name, task in GRADERS.items()}
 
 
 # ---------------------------------------------------------------------------------------------------- load
@@ -59,10 +60,8 @@ def load_problems(
     """
     if n is not None and n < 1:
         raise ValueError(f"cannot take {n} problems of {spec}: want at least 1")
-    if spec == "arithmetic":
-        return _arithmetic(split, n)
     if is_built_in(spec):
-        return _thinking(spec, split, n)
+        return _built_in(spec, split, n)
     if _looks_local(spec):
         rows, source, where = read_rows(spec), Path(spec).stem, spec
     else:
@@ -73,34 +72,29 @@ def load_problems(
 
 
 def is_built_in(spec: str) -> bool:
-    """Whether `spec` names a task of this package: `arithmetic`, `thinking`, `thinking@0.9`."""
-    return spec == "arithmetic" or spec.partition("@")[0] == "thinking"
+    """Whether `spec` names a task of this package: one of BUILT_IN, or `thinking@0.9`."""
+    return spec in BUILT_IN or spec.partition("@")[0] == "thinking"
 
 
 def features(spec) -> dict:
     """{name: function(text of a response) -> bool} that a built-in task wants counted: what evaluations report beside
     accuracy and length. Other data sets have none."""
-    return thinking.FEATURES if is_built_in(spec) and spec != "arithmetic" else {}
+    return thinking.FEATURES if spec.partition("@")[0] == "thinking" else {}
 
 
-def _arithmetic(split, n):
-    if split not in ARITHMETIC_SIZE:
-        raise ValueError(f"arithmetic has no split {split!r}: choose from {', '.join(ARITHMETIC_SIZE)}")
-    # One fixed seed: the data set is the same in every run, as a file would be; only the order of batches is seeded.
-    made = arithmetic.problems(n or ARITHMETIC_SIZE[split], split=split, seed=0)
-    return [Problem(text, truth, f"arithmetic/level-{level}", i) for i, (text, truth, level) in enumerate(made)]
-
-
-def _thinking(spec, split, n):
+def _built_in(spec, split, n):
     """`thinking@0.9`: nine tenths of the training problems are easy. Held-out ones are balanced over the levels."""
-    _, at, share = spec.partition("@")
-    if split not in THINKING_SIZE:
-        raise ValueError(f"thinking has no split {split!r}: choose from {', '.join(THINKING_SIZE)}")
-    if at and not re.fullmatch(r"[0-9]*\.?[0-9]+", share):
-        raise ValueError(f"{spec}: the share of easy problems is a number such as thinking@{thinking.EASY_SHARE}")
-    easy_share = float(share) if at else thinking.EASY_SHARE if split == "train" else None
-    made = thinking.problems(n or THINKING_SIZE[split], split=split, seed=0, easy_share=easy_share)
-    return [Problem(text, truth, f"thinking/level-{level}", i) for i, (text, truth, level) in enumerate(made)]
+    name, at, share = spec.partition("@")
+    if split not in SIZES[name]:
+        raise ValueError(f"{name} has no split {split!r}: choose from {', '.join(SIZES[name])}")
+    task, more = {"arithmetic": arithmetic, "thinking": thinking, **GRADERS}[name], {}
+    if name == "thinking":
+        if at and not re.fullmatch(r"[0-9]*\.?[0-9]+", share):
+            raise ValueError(f"{spec}: the share of easy problems is a number such as thinking@{thinking.EASY_SHARE}")
+        more["easy_share"] = float(share) if at else thinking.EASY_SHARE if split == "train" else None
+    # One fixed seed: the data set is the same in every run, as a file would be; only the order of batches is seeded.
+    made, grader = task.problems(n or SIZES[name][split], split=split, seed=0, **more), name if name in GRADERS else ""
+    return [Problem(text, truth, f"{name}/level-{lv}", i, grader) for i, (text, truth, lv) in enumerate(made)]
 
 
 def _looks_local(spec):
@@ -194,11 +188,12 @@ def rows_to_problems(rows: list[dict], source: str, where: str, *, skip_unanswer
             if not isinstance(truth, dict) or "ground_truth" not in truth:
                 raise ValueError(f"{place}: want an object with 'ground_truth', got {_kind(truth)}")
             truth, place = truth["ground_truth"], f"{where}: row {i}, column 'reward_model.ground_truth'"
-        truth = _plain_truth(truth, place)
+        grader = _grader(row, f"{where}: row {i}, column 'grader'")
+        truth = _graded_truth(truth, place) if grader else _plain_truth(truth, place)
         if truth is None:
             without_truth.append(place)
         else:
-            problems.append(Problem(prompt, truth, source, i))
+            problems.append(Problem(prompt, truth, source, i, grader))
     if without_truth and not (skip_unanswered and problems):
         more = f" ({len(without_truth)} of {len(rows)} rows lack one)" if len(without_truth) > 1 else ""
         raise ValueError(f"{without_truth[0]}: no truth{more}; --skip-unanswered leaves such rows out")
@@ -213,6 +208,21 @@ def _choose(row, columns, where, what):
             f"it has {', '.join(map(str, row)) or 'none'}"
         )
     return found[0]
+
+
+def _grader(row, place):
+    """The row's grader by name, "" for the boxed answer."""
+    grader = row.get("grader") or ""
+    if not isinstance(grader, str) or grader and grader not in GRADERS:
+        raise ValueError(f"{place}: no grader {grader!r}, choose from {', '.join(GRADERS)}; empty: the boxed answer")
+    return grader
+
+
+def _graded_truth(value, place):
+    """The truth of a task with its own grader: a text, as it stands; None if there is none."""
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{place}: this grader wants a text, got {_kind(value)}")
+    return value if value and value.strip() else None
 
 
 def _prompt_text(value, place):
@@ -274,8 +284,8 @@ def encode_prompts(
 
     With `template`, the tokenizer's own chat template with the generation prompt, tokenised without special tokens (the
     template holds them); without, the bare text with whatever special tokens the tokenizer adds. `suffix`, one text or
-    several, is appended to prompts that do not hold it yet. Raises ValueError without a template, or if no prompt is
-    short enough.
+    several, is appended to prompts that do not hold it yet; one that asks for a box is not where a task has a grader
+    of its own. Raises ValueError without a template, or if no prompt is short enough.
     """
     if not problems:
         raise ValueError("no problems to encode")
@@ -285,7 +295,8 @@ def encode_prompts(
     texts = [problem.prompt for problem in problems]
     for words in filter(str.strip, [suffix] if isinstance(suffix, str) else suffix):
         joint = words if words[0].isspace() else " " + words
-        texts = [text if words.strip() in text else text + joint for text in texts]
+        others = {i for i, problem in enumerate(problems) if problem.grader and r"\boxed" in words}
+        texts = [text if words.strip() in text or i in others else text + joint for i, text in enumerate(texts)]
     if template:
         texts = [_templated(text, tokenizer, name) for text in texts]
     ids = tokenizer(texts, add_special_tokens=not template)["input_ids"]
