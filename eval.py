@@ -32,7 +32,7 @@ from minidrpo.cli import value
 from minidrpo.engine import loading
 from minidrpo.engine.distributed import DistContext, init_distributed, shutdown
 from minidrpo.records import GradedResponse, Problem
-from minidrpo.rundir import jsonl
+from minidrpo.rundir import jsonl, lock
 from minidrpo.rundir.metrics import EvalResult, summarise
 from minidrpo.rundir.results import claim_directory, read_reference, read_responses, set_name, write_results
 from minidrpo.tasks import data
@@ -288,7 +288,8 @@ def main(argv=None):
     cfg = cli.parse(Config, argv, prog="eval.py", description="Accuracy and length of a model over data sets.")
     # Ranks exchange only responses, which are text: no GPU collective is needed
     ctx = init_distributed("gloo", patience=timedelta(days=1))
-    with shutdown(ctx), cli.machine_trouble(ctx.rank, "with the responses it has", "a smaller --chunk takes less"):
+    trouble = cli.machine_trouble(ctx.rank, "with the responses it has", "a smaller --chunk takes less")
+    with shutdown(ctx), trouble, lock.held(cfg.output_dir, ctx, "--output-dir"):
         results = run(cfg, ctx)
         if ctx.is_main:
             from minidrpo.show import eval_report

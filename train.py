@@ -30,6 +30,7 @@ from minidrpo.engine.shard import whole
 from minidrpo.methods import baselines
 from minidrpo.methods import table as methods
 from minidrpo.records import Rollout
+from minidrpo.rundir import lock
 from minidrpo.tasks import data
 
 
@@ -170,7 +171,7 @@ def main(argv=None):
     transformers.utils.logging.disable_progress_bar()
     sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 still gets its table
     ctx = init_distributed()
-    with shutdown(ctx), cli.machine_trouble(ctx.rank):
+    with shutdown(ctx), cli.machine_trouble(ctx.rank), lock.held(cfg.directory, ctx):
         train(cfg, ctx)
         if ctx.is_main:
             from minidrpo.show import run_report

@@ -14,7 +14,6 @@ import multiprocessing.connection
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from dataclasses import dataclass
@@ -26,8 +25,9 @@ import config
 from experiments import compare_report as report
 from minidrpo import cli
 from minidrpo.cli import near, value
-from minidrpo.engine.distributed import DistContext
+from minidrpo.engine.distributed import DistContext, end_with_parent
 from minidrpo.methods.table import METHODS
+from minidrpo.rundir import lock
 from minidrpo.rundir.log import RunLog
 from minidrpo.tasks import thinking
 
@@ -94,7 +94,7 @@ def log_of(cfg) -> Path:
 
 def run_one(cfg) -> None:
     """One training run in a process of its own: what it says goes to a log beside the run, the error's line last."""
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent(mp.parent_process().pid)
     # Leave tidily, or Python warns of what was left behind
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     log_of(cfg).parent.mkdir(parents=True, exist_ok=True)
@@ -109,12 +109,6 @@ def run_one(cfg) -> None:
         except Exception:
             traceback.print_exc()
             raise SystemExit(1) from None
-
-
-def end_with_parent() -> None:
-    """Nobody may go on writing into a run that the next command goes on with."""
-    mp.parent_process().join()
-    os._exit(1)
 
 
 def train_all(configs: list, workers: int, show) -> list[str]:
@@ -185,7 +179,7 @@ def main(argv=None):
     asked = cli.parse(Compare, argv, prog="compare.py", description=about)
     sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 still gets its table
     begun, screen = time.monotonic(), Console(width=None if sys.stdout.isatty() else 110)
-    with cli.machine_trouble(goes_on="from the last checkpoints"):
+    with cli.machine_trouble(goes_on="from the last checkpoints"), lock.held(asked.dir, flag="--dir"):
         with cli.user_errors():
             configs = [run_config(asked, method) for method in asked.methods]
             missing = sum(not is_done(cfg) for cfg in configs)

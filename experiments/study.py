@@ -32,8 +32,9 @@ import config
 from experiments import study_plots, study_rows, thinking_plots
 from experiments.study_cells import WORLDS, Cell, World, problem_sets, train_set
 from minidrpo import cli
+from minidrpo.engine.distributed import end_with_parent
 from minidrpo.methods.table import METHODS
-from minidrpo.rundir import jsonl, metrics
+from minidrpo.rundir import jsonl, lock, metrics
 
 BUDGET = ("steps", "prompts_per_step", "train_problems", "max_problems", "samples")
 
@@ -169,7 +170,7 @@ def make_bases(study, bases, command=MAKE_BASE):
             with open(study.path("bases", f"{base}.log"), "w") as log:
                 environment = os.environ | {"OMP_NUM_THREADS": "1"}
                 jobs[out] = subprocess.Popen(
-                    [*command, "--seed", str(base), "--out", str(part)],
+                    [*command, "--seed", str(base), "--out", str(part), "--parent", str(os.getpid())],
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     env=environment,
@@ -220,7 +221,8 @@ def run_all(configs, study, title, later=0):
     os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the workers before they load torch
     errors, start = [], time.time()
     bar = tqdm(total=len(configs), initial=len(configs) - len(missing), desc=title, unit="run", dynamic_ncols=True)
-    with bar, ProcessPoolExecutor(study.workers, mp_context=mp.get_context("spawn")) as pool:
+    alone = {"initializer": end_with_parent, "initargs": (os.getpid(),)}
+    with bar, ProcessPoolExecutor(study.workers, mp_context=mp.get_context("spawn"), **alone) as pool:
         try:
             for n, future in enumerate(as_completed([pool.submit(run_one, cfg) for cfg in missing]), 1):
                 if error := future.result():
@@ -335,7 +337,12 @@ def collect(study):
 def main(argv=None):
     about = "Methods x strengths x shares of easy prompts x bases x seeds on an embedded model."
     study = cli.parse(PRESETS, argv, prog="study.py", description=about)
-    with cli.user_errors(), cli.machine_trouble():
+    with cli.machine_trouble(), lock.held(study.dir, flag="--dir"):
+        return run_command(study)
+
+
+def run_command(study):
+    with cli.user_errors():
         claim_directory(study)
         parts = [part for part in ("lr", *study.rules.parts) if part in study.parts or not study.parts]
         cells = {part: study.cells(part) for part in parts if part != "lr"}
@@ -343,8 +350,7 @@ def main(argv=None):
         known = chosen(study).keys() | set(methods if "lr" in parts else ())
         if missing := {cell.method for own in cells.values() for cell in own} - known:
             raise ValueError(f"no learning rate of {', '.join(sorted(missing))} is chosen yet: --parts lr comes first")
-    with cli.machine_trouble():
-        return run_study(study, parts, cells, methods)
+    return run_study(study, parts, cells, methods)
 
 
 def run_study(study, parts, cells, methods):

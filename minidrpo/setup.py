@@ -1,5 +1,6 @@
 """setup.py - from settings to what the loop works with: data, model, optimizer, sampler, log."""
 
+import contextlib
 import functools
 import math
 import time
@@ -23,7 +24,8 @@ from minidrpo.engine.policy import Policy, compile_layers
 from minidrpo.methods import rewards
 from minidrpo.methods.table import METHODS, Batch
 from minidrpo.records import GradedResponse, Problem
-from minidrpo.rundir import checkpoint
+from minidrpo.rundir import checkpoint, lock
+from minidrpo.rundir.lock import Lock
 from minidrpo.rundir.log import RunLog
 from minidrpo.tasks import data
 
@@ -50,6 +52,8 @@ class Run:
     state: dict[str, torch.Tensor]
     """What the method remembers from step to step."""
     fingerprint: int
+    lock: Lock
+    """Of the run directory, until `close`."""
 
     @property
     def opened(self) -> bool:
@@ -85,12 +89,14 @@ class Run:
         if max((e["step"] for e in self.log.evaluations), default=0) < self.done:
             self.evaluate(self.done)
         self.log.close()
+        self.lock.release()
 
 
 def start(cfg: config.RunConfig, ctx: DistContext) -> Run | None:
     """The run that `cfg` describes, ready for its next step; None if it has all its steps. What a user can get wrong
     ends in here, in one line."""
-    with cli.user_errors(ctx.rank):
+    with cli.user_errors(ctx.rank), contextlib.ExitStack() as at_a_mistake:
+        held = at_a_mistake.enter_context(lock.claim(cfg.directory, ctx))
         log = RunLog(cfg, ctx)
         if log.is_finished():
             return None
@@ -119,8 +125,9 @@ def start(cfg: config.RunConfig, ctx: DistContext) -> Run | None:
             if about.get("data", fingerprint) != fingerprint:
                 raise ValueError(f"{cfg.train_data} has changed since {path}: choose another --run-dir")
         log.begin(done, held_out[0])
+        at_a_mistake.pop_all()  # from here on the run keeps its lock
     data_part, model_part = (tokenizer, problems, prompts, held_out), (model, policy, optimizer, sampler)
-    return Run(cfg, ctx, log, *data_part, *model_part, done, state, fingerprint)
+    return Run(cfg, ctx, log, *data_part, *model_part, done, state, fingerprint, held)
 
 
 def warn_of_memory(cfg, ctx, log):

@@ -7,6 +7,8 @@ decides (weights, credits, logged numbers) is computed from gathered data, so th
 import contextlib
 import os
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -78,6 +80,8 @@ def init_distributed(backend: str | None = None, patience: timedelta = timedelta
         if local >= torch.cuda.device_count():
             cli.fail(f"process {local + 1} of this node finds only {torch.cuda.device_count()} GPUs, one each", rank)
         torch.cuda.set_device(device)
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # a rank of torchrun, which ends ranks unless it is killed itself
+        end_with_parent()
     if size > 1:
         try:
             dist.init_process_group(backend or ("nccl" if device.type == "cuda" else "gloo"), timeout=patience)
@@ -85,6 +89,19 @@ def init_distributed(backend: str | None = None, patience: timedelta = timedelta
             hint = "; for --max-restarts set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 (docs/nodes.md)"
             cli.fail(f"the ranks could not meet: {error}{hint}", rank, code=1, patience=0)
     return DistContext(rank, size, device)
+
+
+def end_with_parent(parent: int | None = None) -> None:
+    """From now on this process ends when its parent is gone, however that ended: a rank or a worker left alone would go
+    on writing beside the next start. parent: its process id, if this one may have been left already."""
+    parent = parent or os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ import transformers
 from tqdm import tqdm
 
 from minidrpo.cli import flag_of
-from minidrpo.rundir import checkpoint, jsonl
+from minidrpo.rundir import checkpoint, jsonl, lock
 from minidrpo.rundir.metrics import step_times, time_line
 
 SAMPLED_GROUPS = 2  # whole groups of responses kept per step: credit only makes sense beside the rest of its group
@@ -48,7 +48,7 @@ class RunLog:
         there = next(p for p in (self.dir, *self.dir.absolute().parents) if p.exists())
         if self.main and not os.access(there, os.W_OK):
             raise ValueError(f"--run-dir {self.dir}: no right to write in {there}")
-        if not self.cfg.resume and self.dir.exists() and any(self.dir.iterdir()):
+        if not self.cfg.resume and self.dir.exists() and {path.name for path in self.dir.iterdir()} - {lock.NAME}:
             raise ValueError(f"{self.dir} already holds a run and --no-resume was given; choose another --run-dir")
         if not path.exists():
             if checkpoint.list_steps(self.dir):

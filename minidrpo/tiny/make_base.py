@@ -35,6 +35,7 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
+from minidrpo.engine.distributed import end_with_parent
 from minidrpo.tasks import arithmetic
 from reward import grade_all
 from rollout import TransformersSampler
@@ -317,7 +318,10 @@ def command(description, *, out, steps, problems, words, row, typical_length, me
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--problems", type=int, default=problems, help="held-out problems measured, 8 responses each")
+    parser.add_argument("--parent", type=int, default=0, help="a process id: end when that process does")
     args = parser.parse_args()
+    if args.parent:
+        end_with_parent(args.parent)
     if not args.report:
         size = {"hidden": args.hidden, "layers": args.layers, "words": words}
         training = {"steps": args.steps, "batch": args.batch, "lr": args.lr, "row": row}
