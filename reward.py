@@ -51,7 +51,7 @@ REASONS = {  # every value Grade.reason can have, for the training log
 }
 
 MAX_CHARS = 2000  # of an answer; the longest truth of the usual benchmarks has 171
-TIME_LIMIT = 1.0  # seconds one answer may spend in sympy
+TIME_LIMIT = 1.0  # seconds a proof may take in sympy, counted in function calls: grader/prover.py
 
 
 # ---------------------------------------------------------------------------------------------------------- extraction
@@ -140,6 +140,8 @@ def read_and_compare(answer: str, truth: str, prove: Prove) -> str:
                     return "correct"
             except Undecided as stopped:
                 reason = stopped.args[0]
+                if reason == "timeout":  # once per answer: the other readings would take as long
+                    return reason
     return reason
 
 

@@ -91,6 +91,10 @@ def children(pid):
 @pytest.fixture
 def fresh():
     """No sympy process before the test."""
+    stop_provers()
+
+
+def stop_provers():
     for one in list(prover._idle.queue):
         one.stop()
 
@@ -171,6 +175,48 @@ def test_torchrun_ranks_agree(tmp_path):
     assert done.stdout.count(json.dumps(EXPECTED)) == 2, done.stderr
 
 
+HARDER = r"\int_0^1 x^x dx", r"\int_0^1 x^x dx+0"  # 2.4 million calls and returns: 0.5 "seconds"
+
+
+def test_a_proof_that_has_to_wait_is_no_slower(fresh):
+    """Its process stands still for longer than the limit, as on a machine that is busy."""
+    truth, answer = (read_all(text)[0][0] for text in HARDER)
+    one = prover._idle.queue[-1]
+    one.start()
+    os.kill(one.process.pid, signal.SIGSTOP)
+    later = threading.Timer(1.5, os.kill, (one.process.pid, signal.SIGCONT))
+    later.start()
+    assert reward.prove(truth, answer, 1.0)
+    later.join()
+
+
+@pytest.mark.slow
+def test_a_busy_machine_gives_the_same_verdicts(fresh):
+    """Limits around what two proofs take, beside eight busy loops: what decides is counted, not timed."""
+    pairs = HARDER, (r"e", r"\sum_{k=0}^\infty \frac{1}{k!}")
+    trees = [[read_all(text)[0][0] for text in pair] for pair in pairs]
+
+    def verdicts():
+        found = []
+        for limit in (0.1, 0.3, 0.4, 0.45, 0.5, 0.6):
+            for truth, answer in trees:
+                try:
+                    found.append(reward.prove(truth, answer, limit))
+                except values.Undecided as stopped:
+                    found.append(str(stopped))
+        return found
+
+    idle = verdicts()
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(8)]
+    try:
+        assert verdicts() == idle
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+    assert True in idle and "timeout" in idle
+
+
 def test_the_limit_is_a_limit(fresh):
     """sympy would think about this for minutes; another answer is served right after."""
     hang = ("pow", ("sym", "x"), ("num", 1))
@@ -203,13 +249,15 @@ def test_the_limit_is_a_limit(fresh):
 def test_a_process_that_dies_or_eats_memory_is_replaced(crime, fresh, monkeypatch, tmp_path):
     """A copy of the grader whose sympy process commits the crime; the next process is the real thing again."""
     copy = copied(tmp_path) / "minidrpo/grader/prover.py"
-    line = 'verdict = b"1" if values.prove'
+    line = "code = os.waitstatus_to_exitcode" if "stdout" in crime else "code = PROVED if values.prove"
+    assert line in copy.read_text()
     copy.write_text(copy.read_text().replace(line, f"{crime}; {line}"))
     x = ("sym", "x")
     with monkeypatch.context() as patch:
         patch.setattr(sys, "path", [str(tmp_path), *sys.path])  # a child imports what its parent would
         with pytest.raises(values.Undecided, match="timeout"):
             reward.prove(x, x, 60)
+    stop_provers()  # where only a fork of it died, the criminal copy still serves
     assert reward.prove(x, x, 60)
 
 
