@@ -189,7 +189,7 @@ def rows_to_problems(rows: list[dict], source: str, where: str, *, skip_unanswer
                 raise ValueError(f"{place}: want an object with 'ground_truth', got {_kind(truth)}")
             truth, place = truth["ground_truth"], f"{where}: row {i}, column 'reward_model.ground_truth'"
         grader = _grader(row, f"{where}: row {i}, column 'grader'")
-        truth = _graded_truth(truth, place) if grader else _plain_truth(truth, place)
+        truth = _graded_truth(truth, place, GRADERS[grader]) if grader else _plain_truth(truth, place)
         if truth is None:
             without_truth.append(place)
         else:
@@ -218,11 +218,17 @@ def _grader(row, place):
     return grader
 
 
-def _graded_truth(value, place):
-    """The truth of a task with its own grader: a text, as it stands; None if there is none."""
+def _graded_truth(value, place, task):
+    """The truth of a task with its own grader: a text that it can read, as it stands; None if there is none."""
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{place}: this grader wants a text, got {_kind(value)}")
-    return value if value and value.strip() else None
+    if not value or not value.strip():
+        return None
+    try:
+        getattr(task, "read_truth", str)(value)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+    return value
 
 
 def _prompt_text(value, place):

@@ -7,13 +7,16 @@ of this table has
     SCORES     names of the numbers that each of its grades holds in `scores`, finite ones
     REWARDS    what `gdpo` and `grpo-sum` reward on the built-in task unless --rewards says otherwise: names of SCORES
                or of methods/rewards.py
+    read_truth(truth)    optional: ValueError for a text that is no truth; data files are read with it
 
 and, as a built-in task, what data.py asks of every one: problems(n, split=..., seed=...) and SIZES. No torch, no model.
 """
 
 from types import ModuleType
 
-GRADERS: dict[str, ModuleType] = {}
+from minidrpo.tasks import programs
+
+GRADERS: dict[str, ModuleType] = {"programs": programs}
 
 
 def scores() -> list[str]:

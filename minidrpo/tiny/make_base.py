@@ -229,8 +229,9 @@ def train(model, tokenizer, *, steps, batch, lr, seed, row=training_row, typical
 # ---- report ---------------------------------------------------------------------------------------------------------
 
 
-def respond(model, tokenizer, problems, *, n, seed):
-    """n sampled responses per problem: (texts, correct_PG, length_PG, finished_PG), texts in prompt order."""
+def respond(model, tokenizer, problems, *, n, seed, grader=""):
+    """n sampled responses per problem: (texts, correct_PG, length_PG, finished_PG), texts in prompt order. grader: who
+    grades, as in Problem."""
     prompts = [
         tokenizer.apply_chat_template(
             [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False
@@ -241,7 +242,8 @@ def respond(model, tokenizer, problems, *, n, seed):
         prompts, n=n, temperature=TEMPERATURE, max_tokens=LIMIT, seeds=[10**6 * seed + i for i in range(len(prompts))]
     )
     texts = tokenizer.batch_decode([r.response_ids for r in rollouts], skip_special_tokens=True)
-    grades = grade_all(texts, [truth for _, truth, _ in problems for _ in range(n)])
+    truths = [truth for _, truth, _ in problems for _ in range(n)]
+    grades = grade_all([THINK + text for text in texts], truths, graders=[grader] * len(truths))
     table = [[g.correct for g in grades], [len(r.response_ids) for r in rollouts], [r.finished for r in rollouts]]
     return texts, *torch.tensor(table, dtype=torch.float).view(3, len(problems), n)
 
