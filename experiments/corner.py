@@ -7,6 +7,9 @@ The corner: at most 25 tokens on easy prompts and more than 95 % right on hard o
 there (LONG_RUNS); this trains the same rows on the embedded base of the thinking world, with the problems and the
 learning rate of the study (study.py), and writes experiments/results/corner.csv and corner.md
 (another number of steps: corner_300.csv and .md; the prediction beside it stays that of 200 steps).
+
+The strengths and the number of steps were chosen by looking at the study's test problems. So every run is measured a
+second time, on test problems that nothing was chosen by ("fresh", FRESH).
 """
 
 import sys
@@ -14,14 +17,23 @@ from pathlib import Path
 
 import pandas as pd
 
+import rollout
+from eval import evaluate
 from experiments import mode_model, study, study_rows
 from experiments.study_cells import Cell
 from minidrpo import cli
+from minidrpo.engine import loading
+from minidrpo.records import GradedResponse
+from minidrpo.rundir import checkpoint, jsonl
+from minidrpo.rundir.results import FIELDS
+from minidrpo.tasks import data
 
 OUT = Path(__file__).parent / "results"
 SEEDS, SHARE, LR = (0, 1), 0.8, 2e-4
 EASY_TOKENS, HARD_ACCURACY = 25, 0.95
 BUDGET = study.Study(dir="runs/study-corner", steps=200)
+FRESH = slice(BUDGET.max_problems, BUDGET.max_problems + 1000)
+"""Which test problems of the thinking world are fresh: the study's tables stop before them."""
 
 
 def cells(seeds=SEEDS) -> list[Cell]:
@@ -30,14 +42,33 @@ def cells(seeds=SEEDS) -> list[Cell]:
     return [Cell(0, seed, method, strength, SHARE) for seed in seeds for method, strength in rows]
 
 
+def fresh_responses(cfg) -> list[GradedResponse]:
+    """A finished run's responses to the fresh problems, sampled once and kept beside the run's own."""
+    path = Path(cfg.run_dir) / "responses_fresh.jsonl"
+    if not path.exists():
+        newest = checkpoint.newest(cfg.directory)
+        model, tokenizer = loading.load_model(newest), loading.load_tokenizer(newest)
+        problems = data.load_problems("thinking", split="test", n=FRESH.stop)[FRESH]
+        sizes = {"max_tokens": cfg.max_prompt_tokens, "template": cfg.template, "suffix": cfg.suffixes}
+        problems, prompts, _ = data.encode_prompts(problems, tokenizer, **sizes)
+        result = evaluate(
+            rollout.TransformersSampler(model, tokenizer), problems, prompts, tokenizer=tokenizer, chunk=128,
+            samples=cfg.samples, temperature=cfg.temperature, seed=cfg.seed,
+            max_response_tokens=cfg.max_response_tokens,
+        )  # fmt: skip
+        jsonl.write(path, (r.as_dict() for r in result.responses))
+    return [GradedResponse(**row) for row in jsonl.lines(path, FIELDS)]
+
+
 def collect(budget, wanted) -> pd.DataFrame:
-    """One row per finished run and group of held-out problems."""
+    """One row per finished run, set ("chosen by", "fresh") and group of held-out problems."""
     rows = []
     for cell in wanted:
         cfg = study.run_config(budget, cell, LR, "study")
         if study.is_done(cfg):
-            rows += [row for row in study_rows.of_run(cfg, cell, "study") if row["phase"] == "held out"]
-    columns = ["method", "strength", "seed", "group", "accuracy", "mean_length", "short"]
+            for name, responses in (("chosen by", study_rows.read_responses(cfg)), ("fresh", fresh_responses(cfg))):
+                rows += [study_rows.head(cfg, cell) | {"set": name} | row for row in study_rows.by_group(responses)]
+    columns = ["method", "strength", "seed", "set", "group", "accuracy", "mean_length", "short"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -45,26 +76,40 @@ def table(found: pd.DataFrame) -> str:
     """Markdown: predicted and measured, and who reaches the corner. Numbers of single seeds are separated by commas."""
     predicted = pd.read_csv(OUT / "map_predicted.csv").query("steps == 200 and sharing == @mode_model.MEASURED")
     heads = ("method", "easy: predicted tokens", "measured", "short way, %")
-    heads += ("hard: predicted, %", "measured", "tokens", "in the corner")
+    heads += (
+        "hard: predicted, %",
+        "measured",
+        "tokens",
+        "in the corner",
+        "problems chosen by: hard, %",
+        "in the corner",
+    )
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for label, (method, settings) in mode_model.LONG_RUNS.items():
         own = found[(found.method == method) & (found.strength == next(iter(settings.values()), None))]
         if own.empty:
             continue
         said = predicted[predicted.label == label].iloc[0]
-        easy, hard = own[own.group == "easy"], own[own.group == "hard"]
-        there = (easy.mean_length.to_numpy() <= EASY_TOKENS) & (hard.accuracy.to_numpy() > HARD_ACCURACY)
+        easy, hard, there = of_set(own, "fresh")
+        _, hard_before, there_before = of_set(own, "chosen by")
         cells = [
             label, f"{said.length_easy:.0f}", _each(easy.mean_length), _each(100 * easy.short),
-            f"{100 * said.accuracy_hard:.0f}", _each(100 * hard.accuracy), _each(hard.mean_length),
-            f"{there.sum()} of {len(there)}",
+            f"{100 * said.accuracy_hard:.0f}", _each(100 * hard.accuracy, 1), _each(hard.mean_length), there,
+            _each(100 * hard_before.accuracy, 1), there_before,
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _each(values) -> str:
-    return ", ".join(f"{value:.0f}" for value in values)
+def of_set(own: pd.DataFrame, name: str):
+    """(rows of easy problems, rows of hard ones, how many runs are in the corner), seed by seed."""
+    easy, hard = (own[(own.set == name) & (own.group == group)].sort_values("seed") for group in ("easy", "hard"))
+    there = (easy.mean_length.to_numpy() <= EASY_TOKENS) & (hard.accuracy.to_numpy() > HARD_ACCURACY)
+    return easy, hard, f"{there.sum()} of {len(there)}"
+
+
+def _each(values, digits=0) -> str:
+    return ", ".join(f"{value:.{digits}f}" for value in values)
 
 
 def main(argv=None):
