@@ -242,13 +242,13 @@ def test_the_task_is_loaded_by_name_and_from_a_file(tmp_path):
     built_in = data.load_problems("programs", split="test", n=8)
     assert [p.source for p in built_in] == [f"programs/level-{k}" for k in (1, 2, 3, 4)] * 2
     assert {p.grader for p in built_in} == {"programs"}
-    rows = [{"problem": "max(a,b)", "answer": TRUTH, "grader": "programs"}] * 2
+    rows = [{"problem": "max(a,b)", "answer": TRUTH, "grader": "programs"} for _ in range(2)]
     path = tmp_path / "own.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     assert [p.truth for p in data.load_problems(str(path))] == [TRUTH] * 2
     rows[1]["answer"] = "a b max ; 1 2 -> 2"
     path.write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(ValueError, match="row 1, column 'answer': not a truth of the programs task: it needs"):
+    with pytest.raises(ValueError, match="row 1, column 'answer': not a truth of the programs task: it needs tests"):
         data.load_problems(str(path))
 
 
