@@ -97,10 +97,10 @@ def trl(turns, args, folder):
 
     import reward
     from config import TINY
-    from minidrpo.engine import policy
+    from minidrpo.engine import loading
 
     torch.set_num_threads(1)
-    tokenizer, counts = policy.load_tokenizer(TINY.model), []
+    tokenizer, counts = loading.load_tokenizer(TINY.model), []
 
     def correct(completions, completion_ids, truth, **_):
         grades = reward.grade_all([c[0]["content"] for c in completions], truth)
@@ -125,7 +125,7 @@ def trl(turns, args, folder):
     machine = {"bf16": False, "gradient_checkpointing": False, "use_cpu": True, "use_cache": True}
     quiet = {"logging_strategy": "no", "save_strategy": "no", "report_to": "none", "disable_tqdm": True}
     settings = sampling | batch | objective | optimizer | machine | quiet
-    model = policy.load_model(TINY.model)
+    model = loading.load_model(TINY.model)
     assert model.config._attn_implementation == "sdpa" and model.dtype == torch.float32
     trainer = GRPOTrainer(
         model=model,
