@@ -8,8 +8,8 @@ import pytest
 from conftest import ROOT
 
 GREEK = set(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta kappa lambda mu nu xi pi rho sigma tau phi varphi chi psi "
-    "omega ell Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega".split()
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta kappa lambda mu nu xi pi rho sigma tau phi varphi "
+    "chi psi omega ell Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega".split()
 )
 PAGES = [
     *sorted((ROOT / "notebooks").rglob("*.ipynb")),
@@ -27,7 +27,7 @@ def formulas(text):
 
 
 def symbols(latex):
-    """Single letters and Greek ones; not words (\\mathrm{softmax}, _{old}, GRPO) nor operators (\\sum)."""
+    r"""Single letters and Greek ones; not words (\mathrm{softmax}, _{old}, GRPO) nor operators (\sum)."""
     found = re.findall(r"\\([A-Za-z]+)|(?<![A-Za-z])([A-Za-z])(?![A-Za-z])", re.sub(WORDS, " ", latex))
     return {letter for command, letter in found if letter} | {f"\\{c}" for c, _ in found if c in GREEK}
 
