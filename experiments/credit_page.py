@@ -23,9 +23,8 @@ from minidrpo.methods import table as methods
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "credit.html"
 BLOCK = re.compile(r'(?<=<script type="application/json" id="data">).*?(?=</script>)', re.DOTALL)
 CASES = 40
-COLUMNS = credit.COLUMNS + [
-    (name, name, {}) for name in methods.METHODS if name.startswith(("grpo-lp-", "drpo-solved"))
-]
+REST = set(methods.METHODS) - {name for _, name, _ in credit.COLUMNS}
+COLUMNS = credit.COLUMNS + [(name, name, {}) for name in sorted(REST)]
 SETTINGS = (
     "adv_eps alp_beta hapo_w l1_target l1_alpha sb_a sb_b laser_bonus length_limit ddca_beta gr3_alpha lead_alpha "
     "solved_mu"
