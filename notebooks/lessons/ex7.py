@@ -1,9 +1,14 @@
 """Checks of lesson 7, how a rule decides."""
 
+import functools
+import math
 import re
 
+import torch
+
 import reward
-from exercises import Unsolved, exercise, number, unsolved
+import worlds
+from exercises import Unsolved, call, equal, exercise, number, unsolved
 
 
 @exercise(
@@ -58,3 +63,56 @@ def extract(function):
         if answer != reward.extract(response)[0]:
             right = sum(a == reward.extract(r)[0] for a, r in zip(made, cases, strict=True))
             return f"{right} of {len(cases)} are right. Of {response} you make {answer}"
+
+
+@exercise(
+    "7d",
+    hints=[
+        "the plain gradient of the expected reward by a logit is pi_i (r_i - R), R the expected reward",
+        "log pi_i = z_i - log sum exp z, so its change is dz_i minus the mean of dz under pi",
+    ],
+)
+def share_change(function):
+    for pi, r in (([0.6, 0.39, 0.01], [0.9, 0.0, 1.0]), ([0.2, 0.5, 0.2, 0.1], [0.3, 0.1, 0.0, 1.0])):
+        pi, r = (torch.tensor(x, dtype=torch.float64) for x in (pi, r))
+        advantage = r - pi @ r
+        logit = pi * advantage
+        value = call(function, pi, r, shape=pi.shape)
+        if equal(value, logit - pi @ logit):
+            continue
+        if equal(value, logit):
+            return "the logits' changes are right; the shares must add up to 1, so there is more to say about a share"
+        if equal(value, advantage):
+            return "that is the change under the natural gradient; the plain one weighs each kind with its share"
+        if equal(value, pi * (logit - pi @ logit)):
+            return "right for the shares themselves; asked for is the change of their logarithms"
+        return f"for pi = {pi.tolist()} and r = {r.tolist()} it is not what a small step of ascent gives"
+
+
+@functools.cache
+def takes_over(lam):
+    """Per seed, the step at which the trick of 7e has more than half; 501 where it never has."""
+    return worlds.first_step_above(worlds.trick_shares(f=0.6, lam=lam, steps=500)[..., 2]).tolist()
+
+
+@exercise(
+    "7e",
+    hints=[
+        "the trick gains where f is above f*; read f* off the right picture, at each of the four lambda",
+        "f is 0.6, and f* rises with lambda, to 0.7; at 0.2 it is 0.41",
+    ],
+)
+def smallest_lam(value):
+    lams = (0.1, 0.2, 1.0, math.inf)
+    if isinstance(value, str) or callable(value) or float(value) not in lams:
+        return "one of 0.1, 0.2, 1 and infinity (math.inf), please"
+    first = {lam: takes_over(lam) for lam in (0.2, 1.0)}
+    ran = ", ".join(str(step) for step in first[0.2])
+    stays = sum(step > 500 for step in first[1.0])
+    if value < 1:
+        return f"the run says otherwise: at lambda = 0.2 the trick has more than half at step {ran} (five seeds)"
+    if value > 1:
+        return (
+            f"true of infinity, but not the smallest: the run at lambda = 1 keeps the trick rare in {stays} of 5 seeds"
+        )
+    return None if stays == 5 else "this machine's run contradicts the lesson: tell your teacher"

@@ -1,5 +1,7 @@
 """Lesson 7, what students get wrong. Per exercise: a near miss with what must be said about it, then other mistakes."""
 
+import math
+
 import reward
 
 MISTAKES = {
@@ -17,4 +19,13 @@ MISTAKES = {
         ],
         "bug": "nest|brace|while thinking|cut off",
     },
+    "7d": {
+        "near": (lambda pi, r: pi * (r - pi @ r), "logits' changes are right"),
+        "wrong": [
+            lambda pi, r: r - pi @ r,  # the natural gradient
+            lambda pi, r: pi * r,
+            lambda pi, r: pi * (pi * (r - pi @ r) - pi @ (pi * (r - pi @ r))),  # of the share, not of its logarithm
+        ],
+    },
+    "7e": {"near": (math.inf, "true of infinity"), "wrong": [0.1, 0.2, 0.7]},
 }
