@@ -14,9 +14,9 @@ and, as a built-in task, what data.py asks of every one: problems(n, split=..., 
 
 from types import ModuleType
 
-from minidrpo.tasks import programs
+from minidrpo.tasks import programs, tools
 
-GRADERS: dict[str, ModuleType] = {"programs": programs}
+GRADERS: dict[str, ModuleType] = {"tools": tools, "programs": programs}
 
 
 def scores() -> list[str]:

@@ -38,7 +38,7 @@ from transformers import (
 from minidrpo.engine.distributed import end_with_parent
 from minidrpo.tasks import arithmetic
 from reward import grade_all
-from rollout import TransformersSampler
+from rollout import TransformersSampler, opens_thought
 
 HERE = Path(__file__).resolve().parent
 
@@ -54,6 +54,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}"
 )
+UNOPENED = CHAT_TEMPLATE.replace("<think>\n", "")  # the model writes <think> itself
 
 # ---- traces ---------------------------------------------------------------------------------------------------------
 
@@ -119,7 +120,7 @@ WORDS += [" let", " me", " check", " again", " Same", " no", "The", " answer", "
 MARKERS = {"<pad>": True, "<eos>": True, "<|user|>": True, "<|assistant|>": True, "<think>": False, "</think>": False}
 
 
-def make_tokenizer(words=WORDS):
+def make_tokenizer(words=WORDS, template=CHAT_TEMPLATE):
     """One token a byte, one a word of the traces, six markers; no merges. Text (NFC) comes back exactly.
 
     It is a Qwen2Tokenizer because AutoTokenizer insists on that class for a Qwen2 model, whatever the files say.
@@ -131,7 +132,7 @@ def make_tokenizer(words=WORDS):
         unk_token="<pad>",  # no byte is unknown; named only so that the class adds no token of its own
         pad_token="<pad>",
         eos_token="<eos>",
-        chat_template=CHAT_TEMPLATE,
+        chat_template=template,
         clean_up_tokenization_spaces=False,
         model_max_length=1024,
         padding_side="left",
@@ -179,6 +180,13 @@ def training_row(rng, progress):
     return arithmetic.text_of(first, steps), trace(first, steps, rng, slips=progress >= CLEAN)[0]
 
 
+def prompts_of(tokenizer, texts):
+    """The token ids that the model reads for each problem's text."""
+    chats = [[{"role": "user", "content": text}] for text in texts]
+    texts = tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
+    return tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+
 def training_batches(tokenizer, steps, batch, rng, row=training_row):
     """Yields (ids_NT, labels_NT) of fresh rows, right-padded; labels are -100 outside the response.
 
@@ -186,8 +194,7 @@ def training_batches(tokenizer, steps, batch, rng, row=training_row):
     """
     for start in range(0, steps, 8):
         rows = [row(rng, start / steps) for _ in range(8 * batch)]
-        prompts = [f"<|user|>{text}<|assistant|>{THINK}" for text, _ in rows]
-        prompts = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+        prompts = prompts_of(tokenizer, [text for text, _ in rows])
         responses = tokenizer([response for _, response in rows], add_special_tokens=False)["input_ids"]
         rows = sorted(zip(prompts, responses, strict=True), key=lambda pair: len(pair[0]) + len(pair[1]))
         groups = [rows[i : i + batch] for i in range(0, len(rows), batch)]
@@ -232,18 +239,14 @@ def train(model, tokenizer, *, steps, batch, lr, seed, row=training_row, typical
 def respond(model, tokenizer, problems, *, n, seed, grader=""):
     """n sampled responses per problem: (texts, correct_PG, length_PG, finished_PG), texts in prompt order. grader: who
     grades, as in Problem."""
-    prompts = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        for text, _, _ in problems
-    ]
+    prompts = prompts_of(tokenizer, [text for text, _, _ in problems])
     rollouts = TransformersSampler(model, tokenizer).sample(
         prompts, n=n, temperature=TEMPERATURE, max_tokens=LIMIT, seeds=[10**6 * seed + i for i in range(len(prompts))]
     )
     texts = tokenizer.batch_decode([r.response_ids for r in rollouts], skip_special_tokens=True)
     truths = [truth for _, truth, _ in problems for _ in range(n)]
-    grades = grade_all([THINK + text for text in texts], truths, graders=[grader] * len(truths))
+    whole = [THINK + text for text in texts] if opens_thought(prompts[0], tokenizer) else texts
+    grades = grade_all(whole, truths, graders=[grader] * len(truths))
     table = [[g.correct for g in grades], [len(r.response_ids) for r in rollouts], [r.finished for r in rollouts]]
     return texts, *torch.tensor(table, dtype=torch.float).view(3, len(problems), n)
 
@@ -290,10 +293,10 @@ def report(folder, measure=measure, *, n_problems, n):
     return rounded
 
 
-def make(out, *, words, hidden, layers, seed, **training):
+def make(out, *, words, template, hidden, layers, seed, **training):
     """Trains a fresh model and writes it with its tokenizer into the folder `out`."""
     torch.manual_seed(seed)
-    tokenizer = make_tokenizer(words)
+    tokenizer = make_tokenizer(words, template)
     model = make_model(tokenizer, hidden, layers)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {model.config.vocab_size}")
     train(model, tokenizer, seed=seed, **training)
@@ -308,8 +311,8 @@ def make(out, *, words, hidden, layers, seed, **training):
     tokenizer.save_pretrained(out)
 
 
-def command(description, *, out, steps, problems, words, row, typical_length, measure):
-    """The command line of both embedded models: make one, unless --report, and measure it."""
+def command(description, *, out, steps, problems, words, row, typical_length, measure, template=CHAT_TEMPLATE):
+    """The command line of every embedded model: make one, unless --report, and measure it."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--report", action="store_true", help="measure the model in --out, train nothing")
     parser.add_argument("--out", type=Path, default=out)
@@ -325,7 +328,7 @@ def command(description, *, out, steps, problems, words, row, typical_length, me
     if args.parent:
         end_with_parent(args.parent)
     if not args.report:
-        size = {"hidden": args.hidden, "layers": args.layers, "words": words}
+        size = {"hidden": args.hidden, "layers": args.layers, "words": words, "template": template}
         training = {"steps": args.steps, "batch": args.batch, "lr": args.lr, "row": row}
         make(args.out, seed=args.seed, typical_length=typical_length, **size, **training)
     report(args.out, measure, n_problems=args.problems, n=8)
