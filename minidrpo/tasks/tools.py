@@ -185,9 +185,9 @@ def grade(response: str, truth: str) -> Grade:
     reply, and no call. The answer is the calls, as one line each, in a fixed order."""
     scores = {"format": format_reward(response, truth), "tool_correct": correctness_reward(response, truth)}
     if "<tool_call>" not in truth:
-        reply = re.search(r"<response>(.*)</response>", response, re.DOTALL)
-        replied = reply is not None and "<tool_call>" not in response
-        return Grade(replied, "correct" if replied else "wrong", reply and reply[1].strip(), scores)
+        reply, closing, _ = response.partition("<response>")[2].partition("</response>")
+        replied = bool(closing) and "<tool_call>" not in response
+        return Grade(replied, "correct" if replied else "wrong", reply.strip() if closing else None, scores)
     if "<tool_call>" not in response:
         return Grade(False, "no_call", None, scores)
     try:
