@@ -29,7 +29,7 @@ import rollout
 from config import TINY_MODEL
 from minidrpo import cli
 from minidrpo.cli import value
-from minidrpo.engine import loading
+from minidrpo.engine import hardware, loading
 from minidrpo.engine.distributed import DistContext, init_distributed, shutdown
 from minidrpo.records import GradedResponse, Problem
 from minidrpo.rundir import jsonl, lock
@@ -212,6 +212,8 @@ def run(cfg: Config, ctx: DistContext) -> tuple | None:
     averages, AES scores, seconds)."""
     transformers.utils.logging.disable_progress_bar()  # of loading weights; ours is the one to watch
     output = Path(cfg.output_dir)
+    if ctx.is_main and (words := hardware.warning(cfg.model, ctx)):
+        print(f"warning: {words}", file=sys.stderr)
     with cli.user_errors(ctx.rank):
         tokenizer = loading.load_tokenizer(cfg.model, cfg.trust_remote_code)
         problems, prompt_ids, notes = load_sets(cfg, tokenizer)
@@ -264,6 +266,7 @@ def make_sampler(cfg: Config, tokenizer, max_model_len: int, ctx: DistContext):
         device=ctx.device,
         seed=cfg.seed,
         gpu_memory_utilization=0.85,
+        rows=cfg.chunk * cfg.samples,
         max_model_len=max_model_len,
         trust_remote_code=cfg.trust_remote_code,
     )

@@ -13,9 +13,7 @@ response that ended by itself keeps its end-of-sequence token, whose log-probabi
 has `finished=False`.
 """
 
-import gc
 import importlib.util
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -27,7 +25,7 @@ from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrai
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.cache_utils import Cache
 
-from minidrpo.engine import arrival
+from minidrpo.engine import arrival, vllm_engine
 from minidrpo.engine.decoding import DecodingBatch, GrowingLayer, advance, merge, remove_done, uniforms
 from minidrpo.engine.shard import forward_of, named_weights
 from minidrpo.records import Rollout
@@ -107,6 +105,7 @@ class TransformersSampler:
         max_batch: int = 512, max_model_len: int | None = None, autocast: torch.dtype | None = None,
     ):  # fmt: skip
         self.model, self.max_batch, self.autocast = model, max_batch, autocast
+        torch.backends.cuda.enable_cudnn_sdp(False)  # it would plan anew for every token (policy.py)
         self.exact = autocast is None and torch.finfo(model.dtype).bits >= 32
         self.max_model_len = max_model_len or getattr(model.config, "max_position_embeddings", None)
         self.eos_ids = eos_token_ids(model.config, getattr(model, "generation_config", None), tokenizer)
@@ -227,8 +226,7 @@ class VLLMSampler:
     On CUDA `sleep` hands KV cache and weights' memory to the trainer, and `update_weights` wakes and fills the engine.
 
     Building an engine reseeds the process's global generators with `seed` and, without torch.distributed set up,
-    sets up a group of size 1. Written against vLLM 0.32.0. Tested on its CPU build alone: sleep, CUDA graphs,
-    bfloat16 and NCCL follow its documentation and source, unproven.
+    sets up a group of size 1. rows: responses asked for at once. What is proved of it: minidrpo/engine/vllm_engine.py.
     """
 
     exact = False  # other kernels, and bfloat16 on CUDA: the trainer scores the responses itself
@@ -236,7 +234,8 @@ class VLLMSampler:
     def __init__(
         self, model_path: str, tokenizer: Tokenizer | None = None, *,
         device: str | torch.device | None = None, max_model_len: int | None = None, seed: int = 0,
-        gpu_memory_utilization: float = 0.5, trust_remote_code: bool = False, **engine_options,
+        gpu_memory_utilization: float = 0.5, rows: int | None = None, trust_remote_code: bool = False,
+        **engine_options,
     ):  # fmt: skip
         config = AutoConfig.from_pretrained(model_path, trust_remote_code=trust_remote_code)
         try:
@@ -252,39 +251,12 @@ class VLLMSampler:
                 f"{model_path}: its output layer shares the embedding's weights, and vLLM's CPU build would keep the "
                 "old ones there after an update; use --sampler transformers"
             )
-        self.asleep = False
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine in this process: weights go over by reference
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        from vllm import LLM
-        from vllm.platforms import current_platform
-
-        if self.cuda:
-            options = {"enable_sleep_mode": True, "gpu_memory_utilization": gpu_memory_utilization}
-        else:
-            options = {"enforce_eager": True, "kv_cache_memory_bytes": 2**30}
-            current_platform.simple_compile_backend = "eager"  # or 20 s of C++ compilation for one small function
-        # torchrun's ranks, each an engine: use the trainer's process group (an earlier engine's own has no RANK)
-        if torch.distributed.is_initialized() and "RANK" in os.environ:
-            options["distributed_executor_backend"] = "external_launcher"
-        set_num_threads = torch.set_num_threads  # the CPU build replaces it by a function that refuses
-        self.llm = LLM(
-            model_path,
-            skip_tokenizer_init=True,
-            trust_remote_code=trust_remote_code,
-            dtype=self.dtype,
-            max_model_len=self.max_model_len,
-            seed=seed,
-            logprobs_mode="processed_logprobs",
-            generation_config="vllm",
-            disable_log_stats=True,
-            use_tqdm_on_load=False,
-            **(options | engine_options),
-        )
-        torch.set_num_threads = set_num_threads
-        # At its end the engine would destroy every process group, the trainer's too; those are the trainer's to end.
-        # What else it undoes there is undone here: it had hidden all objects so far from the garbage collector.
-        self.llm.llm_engine.engine_core._finalizer.detach()
-        gc.unfreeze()
+        self.asleep = self.empty = False
+        asked = vllm_engine.options(
+            model_path, cuda=self.cuda, max_model_len=self.max_model_len, seed=seed, rows=rows,
+            gpu_memory_utilization=gpu_memory_utilization, trust_remote_code=trust_remote_code,
+        )  # fmt: skip
+        self.llm = vllm_engine.start(asked | engine_options, self.cuda)
 
     def sample(
         self, prompt_ids: Prompts, *, n: int, temperature: float, top_p: float = 1.0, max_tokens: int, seeds: list[int]
@@ -296,7 +268,7 @@ class VLLMSampler:
     def _generate(self, prompt_ids, n, temperature, top_p, max_tokens, seeds):
         from vllm import SamplingParams
 
-        assert not self.asleep, "the engine sleeps and holds no weights: update_weights(model) before sampling"
+        assert not self.empty, "the engine has slept and holds no weights: update_weights(model) before sampling"
         draws = n if temperature > 0 else 1  # vLLM refuses n > 1 greedy responses, which are all the same
         params = [
             SamplingParams(
@@ -329,24 +301,21 @@ class VLLMSampler:
         """Overwrite the engine's weights with those of `model`, parameter by parameter, and check that they arrived.
         policy: what holds `model`, where that is sharded."""
         self.wake()
-        sent = {}
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": arrival.noted(model, self.dtype, sent)})
-        self.llm.reset_prefix_cache()  # keys and values of the old weights
-        unseen = arrival.check(self.llm, sent)
+        unseen = vllm_engine.reload(self.llm, model, self.dtype)
+        self.empty = False
         if unseen:  # kept in a form of vLLM's own (CPU: packed matrices): ask both what they say
             prompt = arrival.probe_prompt(model.config.vocab_size, self.max_model_len)
             rollouts = self._generate([prompt], 4, 1.0, 1.0, 2, [0])
-            limit = 1e-4 if self.dtype == torch.float32 else 0.1
-            arrival.compare(rollouts, model, forward_of(policy, model), limit, unseen[0])
+            arrival.compare(rollouts, model, forward_of(policy, model), self.dtype, unseen[0])
 
     def sleep(self) -> None:
         """Hand the engine's GPU memory (KV cache, weights) to the trainer until `update_weights`. On CPU: nothing."""
         if self.cuda and not self.asleep:
             self.llm.sleep(level=2)  # level 2 keeps no copy of the weights: update_weights brings newer ones anyway
-            self.asleep = True
+            self.asleep = self.empty = True
 
     def wake(self) -> None:
-        """Take the memory back."""
+        """Take the memory back; what the weights' part holds is left over, so `update_weights` comes next."""
         if self.asleep:
             torch.cuda.empty_cache()  # what the trainer's allocator holds without using it
             self.llm.wake_up()
@@ -371,13 +340,14 @@ def make_sampler(
     max_model_len: int | None = None,
     seed: int = 0,
     gpu_memory_utilization: float = 0.5,
+    rows: int | None = None,
     max_batch: int = 512,
     trust_remote_code: bool = False,
 ) -> TransformersSampler | VLLMSampler:
     """The sampler called "vllm" or "transformers"; "auto" is vLLM where it is installed and there is a GPU.
 
     model: what TransformersSampler reads, the trainer's; or a function that makes it one of its own. model_path: the
-    directory or Hub id that vLLM loads.
+    directory or Hub id that vLLM loads. rows: the most responses of a call, for which vLLM plans its memory.
     """
     device = torch.device(device)
     if kind not in ("auto", "vllm", "transformers"):
@@ -392,6 +362,7 @@ def make_sampler(
             max_model_len=max_model_len,
             seed=seed,
             gpu_memory_utilization=gpu_memory_utilization,
+            rows=rows,
             trust_remote_code=trust_remote_code,
         )
     model = model if isinstance(model, torch.nn.Module) else model()

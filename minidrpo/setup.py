@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import math
+import os
 import time
 import zlib
 from collections import Counter
@@ -18,7 +19,7 @@ import drpo
 import rollout
 from eval import evaluate
 from minidrpo import cli
-from minidrpo.engine import loading, memory, shard
+from minidrpo.engine import hardware, loading, memory, shard
 from minidrpo.engine.distributed import DistContext
 from minidrpo.engine.policy import Policy, compile_layers
 from minidrpo.methods import rewards
@@ -74,7 +75,7 @@ class Run:
             max_response_tokens=cfg.max_response_tokens,
             seed=cfg.seed,
             features=data.features(cfg.eval_data),
-            chunk=math.ceil(min(128, len(problems)) / self.ctx.size),  # many rows at once, yet work for every rank
+            chunk=held_out_chunk(problems, self.ctx),
         )
         self.log.evaluation(step, result)
 
@@ -100,6 +101,9 @@ def start(cfg: config.RunConfig, ctx: DistContext) -> Run | None:
         log = RunLog(cfg, ctx)
         if log.is_finished():
             return None
+        log.say(f"device: {hardware.describe(ctx)}")
+        if words := hardware.warning(cfg.model, ctx):
+            log.say(f"warning: {words}")
         if ctx.device.type == "cuda":
             warn_of_memory(cfg, ctx, log)
         path = checkpoint.newest(cfg.directory) or cfg.model
@@ -115,13 +119,15 @@ def start(cfg: config.RunConfig, ctx: DistContext) -> Run | None:
             raise ValueError("--compile needs vLLM as the sampler: the trainer's model is compiled for training alone")
         policy, optimizer = make_policy(model, cfg, ctx)
         longest = max(map(len, prompts + held_out[1])) + cfg.max_response_tokens
-        sampler = make_sampler(cfg, model, path, tokenizer, longest, ctx)
+        sampler = make_sampler(cfg, model, path, tokenizer, longest, held_out_chunk(held_out[0], ctx), ctx)
         done, state = 0, METHODS[cfg.method].new_state(cfg, len(problems))
         # The data's order is a function of the seed, if it is this data
         fingerprint = zlib.crc32(repr([(ids, p.truth) for ids, p in zip(prompts, problems, strict=True)]).encode())
         if path != cfg.model:
             done, about = checkpoint.restore_optimizer(path, model, optimizer)
             state = checkpoint.restore_state(path)
+            if rollout.is_vllm(cfg.sampler, ctx.device):
+                sampler.update_weights(model, policy)
             if about.get("data", fingerprint) != fingerprint:
                 raise ValueError(f"{cfg.train_data} has changed since {path}: choose another --run-dir")
         log.begin(done, held_out[0])
@@ -184,7 +190,7 @@ def make_policy(model, cfg, ctx: DistContext):
         model.train()
     if cfg.compile:
         compile_layers(model)
-    policy = Policy(model, cfg.temperature)
+    policy = Policy(model, cfg.temperature, bf16=ctx.bf16)
     if cfg.shard:
         policy = shard.shard(policy, ctx)
     elif ctx.size > 1:
@@ -193,8 +199,14 @@ def make_policy(model, cfg, ctx: DistContext):
     return policy, torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay)
 
 
-def make_sampler(cfg, model, path, tokenizer, max_model_len: int, ctx: DistContext):
-    """The sampler that `cfg` names, for this rank's prompts."""
+def held_out_chunk(problems, ctx: DistContext) -> int:
+    """Held-out problems per call of a rank's sampler: many rows at once, yet work for every rank."""
+    return math.ceil(min(128, len(problems)) / ctx.size)
+
+
+def make_sampler(cfg, model, path, tokenizer, max_model_len: int, held_out: int, ctx: DistContext):
+    """The sampler that `cfg` names, for this rank's prompts, or so many held-out ones. vLLM begins with the base model
+    even if the run goes on from `path`: a new path would have it compile anew. `start` brings it the weights."""
     dtype = torch.bfloat16 if ctx.device.type == "cuda" else torch.float32
     own = functools.partial(  # a sharded model cannot be lent
         loading.load_model, path, dtype=dtype, device=ctx.device, trust_remote_code=cfg.trust_remote_code
@@ -202,9 +214,10 @@ def make_sampler(cfg, model, path, tokenizer, max_model_len: int, ctx: DistConte
     return rollout.make_sampler(
         cfg.sampler,
         own if cfg.shard else model,
-        str(path),
+        os.path.expanduser(cfg.model),
         tokenizer,
         device=ctx.device,
+        rows=max(math.ceil(cfg.prompts_per_step / ctx.size) * cfg.group_size, held_out * cfg.samples),
         max_model_len=max_model_len,
         seed=cfg.seed + ctx.rank,
         gpu_memory_utilization=cfg.gpu_memory_utilization,

@@ -28,6 +28,13 @@ class DistContext:
     size: int = 1
     """Number of ranks."""
     device: torch.device = torch.device("cpu")
+    bf16: bool | None = None
+    """Compute in bfloat16 with float32 weights; None: on CUDA. A CPU can, too, slowly: tests do."""
+
+    @property
+    def in_bf16(self) -> bool:
+        """Does the model's forward pass run in bfloat16?"""
+        return self.device.type == "cuda" if self.bf16 is None else self.bf16
 
     @property
     def is_main(self) -> bool:
@@ -106,8 +113,9 @@ def end_with_parent(parent: int | None = None) -> None:
 
 @contextlib.contextmanager
 def shutdown(ctx: DistContext) -> Iterator[None]:
-    """Around all that a rank does: at its end the process group is destroyed. A rank that fails leaves at once with
-    os._exit, because destroy_process_group() would wait for the other ranks; torchrun sees it gone and stops them."""
+    """Around all that a rank does: at its end all ranks meet, and the process group is destroyed. A rank that fails
+    leaves at once with os._exit, because destroy_process_group() would wait for the other ranks; torchrun sees it gone
+    and stops them."""
     try:
         yield
     except BaseException as error:
@@ -118,4 +126,10 @@ def shutdown(ctx: DistContext) -> Iterator[None]:
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(error.code if isinstance(getattr(error, "code", None), int) else 1)
     if ctx.size > 1:
-        dist.destroy_process_group()
+        with contextlib.suppress(RuntimeError):  # a rank that is gone has said why
+            # Rank 0 may still draw: another that left now, and crashed on its way out, would have torchrun end it
+            ctx.gather_parts(None)
+            dist.destroy_process_group()
+        if ctx.device.type == "cuda" and "vllm" in sys.modules:  # its teardown may abort, and all is done
+            sys.stdout.flush(), sys.stderr.flush()
+            os._exit(0)

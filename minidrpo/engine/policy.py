@@ -16,16 +16,26 @@ HEAD_CHUNK_ELEMENTS = 2**26  # logits in float32 at a time: 256 MB; a whole (819
 class Policy(nn.Module):
     """A Hugging Face causal LM whose forward returns log-probabilities of given responses. DDP wraps this."""
 
-    def __init__(self, model: nn.Module, temperature: float, head_chunk_elements: int = HEAD_CHUNK_ELEMENTS):
+    def __init__(
+        self,
+        model: nn.Module,
+        temperature: float,
+        head_chunk_elements: int = HEAD_CHUNK_ELEMENTS,
+        bf16: bool | None = None,
+    ):
+        """bf16: compute in bfloat16; None: on CUDA."""
         super().__init__()
         self.model = model
         self.temperature = temperature
         self.head_chunk_elements = head_chunk_elements
+        self.bf16 = bf16
+        torch.backends.cuda.enable_cudnn_sdp(False)  # it would plan anew for nearly every micro-batch's shape
 
     def forward(self, ids_NL: Tensor, prompt_N: Tensor, mask_NT: Tensor) -> Tensor:
         """log pi(o_t | q, o_<t) at the sampling temperature, (N, T) float32 or wider; 0 on padding.
         prompt_N: tokens of each prompt."""
-        with torch.autocast(ids_NL.device.type, torch.bfloat16, enabled=ids_NL.is_cuda):  # weights stay float32
+        bf16 = ids_NL.is_cuda if self.bf16 is None else self.bf16
+        with torch.autocast(ids_NL.device.type, torch.bfloat16, enabled=bf16):  # weights stay float32
             # Right padding and causal attention: a real token never sees padding, so no attention mask is needed.
             hidden_NLH = self.model.base_model(input_ids=ids_NL, use_cache=False).last_hidden_state
             row_M, t_M = mask_NT.nonzero(as_tuple=True)
@@ -115,7 +125,11 @@ class ChunkedLogp(torch.autograd.Function):
 
 def _logits(hidden_CH, weight_VH, bias_V, temperature):
     """(C, V) in float32 or wider, / temperature; a tensor of the caller's own, to be changed in place."""
+    hidden_CH = hidden_CH.to(weight_VH.dtype)
     with torch.autocast(hidden_CH.device.type, enabled=False):
-        bias_V = None if bias_V is None else bias_V.to(weight_VH)
-        logits_CV = nn.functional.linear(hidden_CH.to(weight_VH.dtype), weight_VH, bias_V)
+        if hidden_CH.is_cuda and weight_VH.dtype == torch.bfloat16:  # the sum is not rounded to bfloat16; CUDA can
+            logits_CV = torch.mm(hidden_CH, weight_VH.T, out_dtype=torch.float32)
+            logits_CV = logits_CV if bias_V is None else logits_CV.add_(bias_V)
+        else:
+            logits_CV = nn.functional.linear(hidden_CH, weight_VH, None if bias_V is None else bias_V.to(weight_VH))
     return logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32)).div_(temperature)

@@ -34,7 +34,7 @@ def shard(policy: nn.Module, ctx: DistContext) -> nn.Module:
 
     The numbers are rank 0's, as with DDP: other ranks' models may be on the meta device, shapes without memory, so that
     a node's main memory holds the model once and not once per process. The weights that AdamW steps stay in their
-    dtype, float32; on CUDA layers compute in bfloat16 and gradients are summed in float32. Raises ValueError where
+    dtype, float32; in bfloat16 (on CUDA) layers compute, and gradients are summed in float32. Raises ValueError where
     there is nothing to split, or only one rank.
     """
     if ctx.size == 1:
@@ -47,7 +47,7 @@ def shard(policy: nn.Module, ctx: DistContext) -> nn.Module:
     if any(theirs != held for theirs in ctx.gather_parts(held)):
         raise ValueError("--shard: the model's weights are not those of its config.json (tie_word_embeddings?)")
     options = {"mesh": init_device_mesh(ctx.device.type, (ctx.size,))}
-    if ctx.device.type == "cuda":
+    if ctx.in_bf16:
         options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     numbers = policy.state_dict() if ctx.is_main else {}
     for module in (*layers, policy):

@@ -24,6 +24,7 @@ import transformers
 from tqdm import tqdm
 
 from minidrpo.cli import flag_of
+from minidrpo.engine import hardware
 from minidrpo.rundir import checkpoint, jsonl, lock
 from minidrpo.rundir.metrics import step_times, time_line
 
@@ -34,7 +35,7 @@ class RunLog:
     """The run directory, and the lines on the screen. Ranks other than 0 stay silent and write nothing."""
 
     def __init__(self, cfg, ctx):
-        self.cfg, self.dir, self.main, self.ranks = cfg, cfg.directory, ctx.is_main, ctx.size
+        self.cfg, self.dir, self.main, self.ctx = cfg, cfg.directory, ctx.is_main, ctx
         self.bar = self.writer = None
         self._refuse_other_config()
         if cfg.tensorboard and not importlib.util.find_spec("tensorboard"):
@@ -80,7 +81,7 @@ class RunLog:
         for name in ("metrics.jsonl", "evals.jsonl", "samples.jsonl"):
             jsonl.keep_until(self.dir / name, done or -1)
         jsonl.write(self.dir / "problems.jsonl", map(dataclasses.asdict, held_out))
-        settings = dataclasses.asdict(self.cfg) | {"about": _about(self.ranks)}
+        settings = dataclasses.asdict(self.cfg) | {"about": _about(self.ctx)}
         jsonl.write_text(self.dir / "config.json", _to_json(settings) + "\n")
         self.say(f"{'going on from step ' + str(done) if done else 'training'} in {self.dir}")
 
@@ -172,13 +173,14 @@ def git(*words: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _about(ranks):
+def _about(ctx):
     """What ran: the command, the code and the versions."""
     return {
         "command": " ".join([os.path.basename(sys.executable), *sys.argv]),
         "commit": git("rev-parse", "HEAD"),
         "uncommitted": bool(git("status", "--porcelain", "--untracked-files=no")),
-        "world_size": ranks,
+        "world_size": ctx.size,
+        "device": hardware.describe(ctx),
         "threads": torch.get_num_threads(),
         "python": sys.version.split()[0],
         "torch": torch.__version__,
