@@ -137,7 +137,7 @@ def test_sleep_wake_and_new_weights_come_in_order(tmp_path, monkeypatch):
     assert [engine.arguments["model"] for engine in built] == [config.TINY_MODEL] * 2
     assert built[0].arguments["max_num_seqs"] == 4
     gaps = [r["sampler_gap"] for r in jsonl.read(tmp_path / "metrics.jsonl")]
-    assert len(gaps) == 3 and all(1e-5 < gap < 0.02 for gap in gaps), gaps
+    assert len(gaps) == 3 and all(0 < gap < 0.02 for gap in gaps), gaps
 
 
 def test_wrong_orders_and_what_is_stale_raise(small_model, tmp_path, monkeypatch):
