@@ -188,6 +188,23 @@ PRESETS = {  # name: (what it is for, its fields; those of a method count where 
         TINY_FIELDS
         | dict(model=THINKING_MODEL, train_data="thinking", eval_data="thinking", prompts_per_step=16, steps=60),
     ),
+    "small": (
+        "Qwen2.5-0.5B-Instruct on GSM8K, one GPU of 16 GB or more",
+        dict(
+            model="Qwen/Qwen2.5-0.5B-Instruct",  # 16 bytes a parameter are 7.4 GiB: it needs no LoRA, no 8-bit moments
+            train_data="openai/gsm8k:main@train",
+            eval_data="gsm8k",
+            steps=200,
+            prompts_per_step=64,
+            mini_batches=2,
+            max_prompt_tokens=512,
+            max_response_tokens=1024,
+            micro_batch_tokens=8192,
+            gpu_memory_utilization=0.4,
+            max_problems=256,
+            samples=4,
+        ),
+    ),
     "r1-1.5b": ("DeepSeek-R1-Distill-Qwen-1.5B, one node of 8 x 80 GB", {}),
     "r1-7b": (
         "DeepSeek-R1-Distill-Qwen-7B, sharded over a node of 8 x 80 GB",

@@ -217,6 +217,9 @@ def run(cfg: Config, ctx: DistContext) -> tuple | None:
     with cli.user_errors(ctx.rank):
         tokenizer = loading.load_tokenizer(cfg.model, cfg.trust_remote_code)
         problems, prompt_ids, notes = load_sets(cfg, tokenizer)
+        grading = {"require_think": data.thinks_aloud(tokenizer)}
+        if not grading["require_think"]:
+            notes.append(f"{cfg.model} does not think aloud: the last box of a whole response is its answer")
         max_response_tokens, note = room_for_responses(cfg, max(map(len, prompt_ids)))
         reference = read_reference(cfg.reference) if cfg.reference else None
         if ctx.is_main:
@@ -244,6 +247,7 @@ def run(cfg: Config, ctx: DistContext) -> tuple | None:
         seed=cfg.seed,
         tokenizer=tokenizer,
         ctx=ctx,
+        grading=grading,
         chunk=cfg.chunk,
         done=done,
         save=lambda new: jsonl.append(output / f"responses.part-{ctx.rank}.jsonl", (r.as_dict() for r in new)),

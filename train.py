@@ -62,7 +62,7 @@ def train(cfg: config.RunConfig, ctx: DistContext) -> None:
         # 2 grade: is each answer correct? From here on, every rank has the whole batch
         texts = [rollout.decode(r, run.tokenizer) for r in rollouts]
         problems = [run.problems[i] for i in chosen[mine]]
-        responses = ctx.gather(reward.grade_rollouts(problems, rollouts, texts, run.opened))
+        responses = ctx.gather(reward.grade_rollouts(problems, rollouts, texts, run.opened, **run.grading))
         batch = methods.Batch.of(responses, cfg.group_size, chosen, run.opened)
         clock.lap("grade")
 

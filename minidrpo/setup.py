@@ -61,6 +61,11 @@ class Run:
         """Whether the prompt ends in <think>, which responses then lack."""
         return rollout.opens_thought(self.prompts[0], self.tokenizer)
 
+    @property
+    def grading(self) -> dict:
+        """reward.grade_all's settings."""
+        return {"require_think": data.thinks_aloud(self.tokenizer)}
+
     def evaluate(self, step: int) -> None:
         """Held-out accuracy and length, into the log."""
         cfg, problems = self.cfg, self.held_out[0]
@@ -74,6 +79,7 @@ class Run:
             top_p=cfg.top_p,
             max_response_tokens=cfg.max_response_tokens,
             seed=cfg.seed,
+            grading=self.grading,
             features=data.features(cfg.eval_data),
             chunk=held_out_chunk(problems, self.ctx),
         )
@@ -110,6 +116,8 @@ def start(cfg: config.RunConfig, ctx: DistContext) -> Run | None:
         if len(set(ctx.gather([str(path)]))) > 1:
             raise ValueError(f"ranks see different checkpoints: {cfg.directory} must be on a disk all nodes share")
         tokenizer = loading.load_tokenizer(path, cfg.trust_remote_code)
+        if not data.thinks_aloud(tokenizer):
+            log.say(f"{cfg.model} does not think aloud: the last box of a whole response is its answer")
         problems, prompts = load_prompts(cfg, cfg.train_data, "train", tokenizer, log)
         rewards.check_data(cfg, problems)
         held_out = load_prompts(cfg, cfg.eval_data, "test", tokenizer, log, limit=cfg.max_problems)
@@ -126,10 +134,10 @@ def start(cfg: config.RunConfig, ctx: DistContext) -> Run | None:
         if path != cfg.model:
             done, about = checkpoint.restore_optimizer(path, model, optimizer)
             state = checkpoint.restore_state(path)
-            if rollout.is_vllm(cfg.sampler, ctx.device):
-                sampler.update_weights(model, policy)
             if about.get("data", fingerprint) != fingerprint:
                 raise ValueError(f"{cfg.train_data} has changed since {path}: choose another --run-dir")
+            if rollout.is_vllm(cfg.sampler, ctx.device):
+                sampler.update_weights(model, policy)
         log.begin(done, held_out[0])
         at_a_mistake.pop_all()  # from here on the run keeps its lock
     data_part, model_part = (tokenizer, problems, prompts, held_out), (model, policy, optimizer, sampler)

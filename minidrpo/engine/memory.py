@@ -74,6 +74,8 @@ class Shapes:
 KNOWN = {  # so that the presets need no network
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": Shapes(1536, 28, 8960, 12, 2, 151936),
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": Shapes(3584, 28, 18944, 28, 4, 152064),
+    "Qwen/Qwen2.5-0.5B-Instruct": Shapes(896, 24, 4864, 14, 2, 151936, tied=True),
+    "Qwen/Qwen2.5-1.5B-Instruct": Shapes(1536, 28, 8960, 12, 2, 151936, tied=True),
 }
 
 
@@ -217,7 +219,7 @@ def terms(s: Shapes, plan: Plan, gpu_memory: float) -> list[Term]:
             Term("keys and values", cache, "sample", f"at most: {n} responses of {plan.context:,} tokens"),
             Term("drawing a token", 20 * n * s.vocab, "sample", "20 bytes per logit"),  # 3 float32, 1 float64
         ]
-    parcel = (6 if plan.sharded else 2) * s.embedding
+    parcel = (8 if plan.sharded else 4) * s.embedding  # gathered in float32, in bfloat16, and vLLM's own copy
     return rows + [
         Term("vLLM asleep", VLLM_ASLEEP, "update", "assumed"),
         Term("vLLM", plan.vllm_share * gpu_memory, "sample", f"{plan.vllm_share:.0%} of the GPU"),

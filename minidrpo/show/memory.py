@@ -1,6 +1,7 @@
 """memory.py - what each GPU of a run must hold, as a table. Loads nothing; estimates and warns, refuses nothing.
 
     python -m minidrpo.show.memory r1-7b --gpus 8 --gpu-memory 80       or: train.py r1-7b --dry-run ...
+    python -m minidrpo.show.memory --cards          single GPUs of 16 to 80 GiB, the table of docs/memory.md
 
 The terms and what they assume: minidrpo/engine/memory.py.
 """
@@ -84,8 +85,35 @@ def print_step(cfg, s: memory.Shapes, plan: memory.Plan, total: float) -> None:
     print(f"{who} reads {4 * s.parameters / GIB:.0f} GiB of weights into main memory when it starts{own}.")
 
 
+CARDS = (16, 24, 40, 80)
+RUNS = {  # on one GPU: what is typed, its config
+    "small": config.make("small"),
+    "small --model Qwen/Qwen2.5-1.5B-Instruct": config.make("small", model="Qwen/Qwen2.5-1.5B-Instruct"),
+    "r1-1.5b": config.make("r1-1.5b"),
+}
+
+
+def cards() -> str:
+    """Markdown: what single GPUs of several sizes must hold in some runs, with vLLM."""
+    lines = [
+        ["one GPU of", "`train.py ...`", "sample", "update", "vLLM holds", "fits"],
+        [*["---:", "---"], *["---:"] * 3, "---"],
+    ]
+    for name, cfg in RUNS.items():
+        s, plan = memory.read_shapes(cfg.model), memory.Plan.of(cfg, 1)
+        for gib in CARDS:
+            need = memory.peaks(memory.terms(s, plan, gib * GIB))
+            reason = memory.trouble(s, plan, gib * GIB)
+            fits = "yes" if not reason else f"no; {reason.rpartition('; ')[2]}"
+            held = f"{memory.vllm_responses(s, plan, gib * GIB):,} x {plan.context:,} tokens"
+            lines.append([f"{gib} GiB", name, *(f"{need[p] / GIB:.1f}" for p in ("sample", "update")), held, fits])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def main(argv=None):
     argv = list(sys.argv[1:] if argv is None else argv)
+    if argv == ["--cards"]:
+        return print(cards())
     cfg = config.parse(argv, "memory", "What each GPU of a run must hold, by an estimate.", extra=GPUs)
     with cli.user_errors():
         show(cfg)

@@ -76,6 +76,13 @@ def is_built_in(spec: str) -> bool:
     return spec in BUILT_IN or spec.partition("@")[0] == "thinking"
 
 
+def thinks_aloud(tokenizer) -> bool:
+    """Must a response close its thinking with </think> before it answers? The chat template tells (R1's and Qwen3's
+    know the mark, Qwen2.5's does not), or the vocabulary where there is no template."""
+    template = getattr(tokenizer, "chat_template", None)
+    return "think>" in str(template) if template else "</think>" in tokenizer.get_vocab()
+
+
 def features(spec) -> dict:
     """{name: function(text of a response) -> bool} that a built-in task wants counted: what evaluations report beside
     accuracy and length. Other data sets have none."""
