@@ -212,11 +212,11 @@ def run(cfg: Config, ctx: DistContext) -> tuple | None:
     averages, AES scores, seconds)."""
     transformers.utils.logging.disable_progress_bar()  # of loading weights; ours is the one to watch
     output = Path(cfg.output_dir)
-    if ctx.is_main and (words := hardware.warning(cfg.model, ctx)):
-        print(f"warning: {words}", file=sys.stderr)
     with cli.user_errors(ctx.rank):
         tokenizer = loading.load_tokenizer(cfg.model, cfg.trust_remote_code)
         problems, prompt_ids, notes = load_sets(cfg, tokenizer)
+        if ctx.is_main and (words := hardware.warning(cfg.model, ctx)):
+            print(f"warning: {words}", file=sys.stderr)
         grading = {"require_think": data.thinks_aloud(tokenizer)}
         if not grading["require_think"]:
             notes.append(f"{cfg.model} does not think aloud: the last box of a whole response is its answer")

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from config import R1_1_5B, R1_7B, TINY
+from conftest import ROOT
 from minidrpo.engine import loading, memory
 from minidrpo.engine import policy as policies
 from minidrpo.engine.memory import GIB
@@ -112,7 +113,8 @@ def test_weights_gradients_and_moments_are_exact(tied):
 
 def test_published_sizes_and_config_files():
     sizes = [s.parameters for s in memory.KNOWN.values()]
-    assert sizes == [1_777_088_000, 7_615_616_512]  # the safetensors' own counts on their model pages
+    # the safetensors' own counts on their model pages
+    assert sizes == [1_777_088_000, 7_615_616_512, 494_032_768, 1_543_714_304]
     s = memory.read_shapes(TINY.model)
     assert (s.hidden, s.layers, s.vocab, s.tied) == (96, 3, 288, False)
     assert s.parameters == sum(p.numel() for p in loading.load_model(TINY.model).parameters())
@@ -170,6 +172,12 @@ def test_what_fits_and_what_does_not():
     assert "cannot hold one response's cache" in reason(R1_1_5B, 8, 80, gpu_memory_utilization=0.06)
 
 
+def test_the_table_of_single_cards_is_the_documented_one(capsys):
+    shown.main(["--cards"])
+    table = capsys.readouterr().out
+    assert table in (ROOT / "docs" / "memory.md").read_text() and table.count("\n") == 2 + 3 * 4
+
+
 def test_a_step_needs_work_for_every_rank():
     memory.check_work_for(TINY.prompts_per_step, TINY)
     with pytest.raises(ValueError, match=f"--prompts-per-step {TINY.prompts_per_step} is too few for 99 ranks"):
@@ -182,7 +190,7 @@ def test_the_table_is_printed_and_what_does_not_fit_is_a_warning(capsys):
 
     train.main(["r1-1.5b", "--dry-run", "--gpus=8", "--gpu-memory=80"])
     out = capsys.readouterr().out
-    assert "1.78 billion parameters, 8 x 80 GiB" in out and "AdamW's moments" in out and "68.4" in out
+    assert "1.78 billion parameters, 8 x 80 GiB" in out and "AdamW's moments" in out and "68.9" in out
     assert "warning" not in out
     assert train.main(["r1-1.5b", "--dry-run", "--gpus=8", "--gpu-memory=40"]) is None  # exit code 0
     said = capsys.readouterr()

@@ -27,6 +27,8 @@ class GPUs:
     """How many; 0 is what this machine has, or 8."""
     gpu_memory: float = cli.value(0.0, "0 or more", "at most 1e+06")
     """GiB of each; 0 is what this machine's have, or 80."""
+    cards: bool = False
+    """Only the table of single GPUs that docs/memory.md has."""
 
 
 def show(cfg) -> None:
@@ -112,11 +114,9 @@ def cards() -> str:
 
 def main(argv=None):
     argv = list(sys.argv[1:] if argv is None else argv)
-    if argv == ["--cards"]:
-        return print(cards())
     cfg = config.parse(argv, "memory", "What each GPU of a run must hold, by an estimate.", extra=GPUs)
     with cli.user_errors():
-        show(cfg)
+        print(cards()) if cfg.cards else show(cfg)
 
 
 if __name__ == "__main__":
