@@ -6,7 +6,7 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: train compare test test-vllm notebooks test-notebooks slides lint setup clean help
+.PHONY: train compare test test-vllm notebooks test-notebooks lessons slides lint setup clean help
 
 help:
 	@echo "make train   train the embedded tiny model with DRPO on this machine (ARGS='--lam 0.2' adds flags)"
@@ -14,6 +14,7 @@ help:
 	@echo "make test    run the test suite"
 	@echo "make test-vllm  the tests that need vLLM, on its CPU build in $(VLLM) (4 GB, minutes the first time)"
 	@echo "make notebooks  open the lessons in Jupyter"
+	@echo "make lessons the lessons as HTML pages, in order, into runs/pages (nothing is run)"
 	@echo "make test-notebooks  run them all from top to bottom"
 	@echo "make slides  the slides of docs/teaching.md as HTML and PDF, into runs/slides"
 	@echo "make lint    ruff"
@@ -37,6 +38,9 @@ notebooks: $(VENV)/.notebooks
 
 test-notebooks: $(VENV)/.notebooks
 	$(BIN)/python notebooks/run.py --check $(ARGS)
+
+lessons: $(VENV)/.notebooks
+	$(BIN)/python notebooks/pages.py $(ARGS)
 
 slides: setup
 	$(BIN)/python docs/slides/build.py $(ARGS)
