@@ -2,6 +2,7 @@
 
 import doctest
 import importlib.util
+import json
 import re
 import subprocess
 
@@ -48,6 +49,16 @@ def test_the_class_plans_add_up(heading, minutes):
     times = [(int(row[0]), int(row[1])) for row in rows]
     assert times[0][0] == 0 and times[-1][1] == minutes
     assert all(before[1] == after[0] and after[0] < after[1] for before, after in zip(times, times[1:], strict=False))
+
+
+def test_a_lesson_gets_the_minutes_that_it_says_it_takes():
+    """Of the plan for half a day, against "45 minutes" in each lesson's first cell, where it says so."""
+    for start, end, what in table_after((ROOT / "docs/teaching.md").read_text(), "## Half a day"):
+        for number in re.findall(r"lesson (\d)", what):
+            for path in (ROOT / "notebooks").glob(f"0{number}_*.ipynb"):
+                head = "".join(json.loads(path.read_text())["cells"][0]["source"])
+                said = re.search(r"(\d+) minutes", head)
+                assert said is None or int(end) - int(start) == int(said[1]), path.name
 
 
 def test_talk_is_what_the_slides_say_and_every_slide_is_shown_once():
