@@ -10,6 +10,7 @@ the numbers mean (minidrpo/rundir/metrics.py), tables and the page (minidrpo/sho
 import dataclasses
 import itertools
 import math
+import os
 import sys
 import time
 import zlib
@@ -34,7 +35,14 @@ from minidrpo.engine.distributed import DistContext, init_distributed, shutdown
 from minidrpo.records import GradedResponse, Problem
 from minidrpo.rundir import jsonl, lock
 from minidrpo.rundir.metrics import EvalResult, summarise
-from minidrpo.rundir.results import claim_directory, read_reference, read_responses, set_name, write_results
+from minidrpo.rundir.results import (
+    claim_directory,
+    first_start,
+    read_reference,
+    read_responses,
+    set_name,
+    write_results,
+)
 from minidrpo.tasks import data
 
 # ---------------------------------------------------------------------------------------------------- evaluate
@@ -177,12 +185,16 @@ class Config:
 
     def __post_init__(self):
         cli.check(self)
+        for name in ("model", "output_dir", "reference", "data_dir"):  # a shell expands no `~` behind `=`
+            if path := getattr(self, name):
+                object.__setattr__(self, name, os.path.expanduser(path))
         if not self.datasets:
             raise ValueError("--datasets names no data set")
 
 
-def load_sets(cfg, tokenizer):
-    """(problems, prompt ids, notes) of all data sets of `cfg`, one after the other."""
+def load_sets(cfg, tokenizer, now=None):
+    """(problems, prompt ids, notes) of all data sets of `cfg`, one after the other. now: the date for a chat template
+    that tells one."""
     problems, prompt_ids, notes = [], [], []
     for spec in cfg.datasets:
         path = Path(cfg.data_dir or "") / f"{spec}.parquet"
@@ -199,7 +211,7 @@ def load_sets(cfg, tokenizer):
             notes.append(f"{spec}: {gaps} rows without a truth (or more, at its end) are left out")
         suffix = "" if data.is_built_in(spec) else cfg.suffix
         kept, ids, dropped = data.encode_prompts(
-            found, tokenizer, max_tokens=cfg.max_prompt_tokens, template=cfg.template, suffix=suffix
+            found, tokenizer, max_tokens=cfg.max_prompt_tokens, template=cfg.template, suffix=suffix, now=now
         )
         if dropped:
             notes.append(f"{spec}: {dropped} of {len(found)} prompts are longer than {cfg.max_prompt_tokens} tokens")
@@ -214,16 +226,19 @@ def run(cfg: Config, ctx: DistContext) -> tuple | None:
     output = Path(cfg.output_dir)
     with cli.user_errors(ctx.rank):
         tokenizer = loading.load_tokenizer(cfg.model, cfg.trust_remote_code)
-        problems, prompt_ids, notes = load_sets(cfg, tokenizer)
+        now = ctx.gather_parts(first_start(output))[0]
+        problems, prompt_ids, notes = load_sets(cfg, tokenizer, now)
+        if len(set(ctx.gather_parts(data.fingerprint(problems)))) > 1:
+            raise ValueError(f"ranks read different problems: {', '.join(cfg.datasets)} must be the same on all nodes")
         if ctx.is_main and (words := hardware.warning(cfg.model, ctx)):
             print(f"warning: {words}", file=sys.stderr)
-        grading = {"require_think": data.thinks_aloud(tokenizer)}
+        grading = {"require_think": data.thinks_aloud(tokenizer, prompt_ids[0])}
         if not grading["require_think"]:
             notes.append(f"{cfg.model} does not think aloud: the last box of a whole response is its answer")
         max_response_tokens, note = room_for_responses(cfg, max(map(len, prompt_ids)))
         reference = read_reference(cfg.reference) if cfg.reference else None
         if ctx.is_main:
-            claim_directory(output, cfg, max_response_tokens, problems, prompt_ids)
+            claim_directory(output, cfg, max_response_tokens, problems, prompt_ids, now)
             jsonl.write(output / "problems.jsonl", map(dataclasses.asdict, problems))
         # One reader for all: a rank that read later would also see what others have begun to write
         done = ctx.gather_parts(read_responses(output) if ctx.is_main else None)[0]
@@ -232,7 +247,7 @@ def run(cfg: Config, ctx: DistContext) -> tuple | None:
         missing = len(wanted) - len(done)
         longest = max(map(len, prompt_ids)) + max_response_tokens
         sampler = make_sampler(cfg, tokenizer, longest, ctx) if missing else None
-    notes += [note] if note else []
+    notes += [line for line in (note, getattr(sampler, "note", None)) if line]
     already = [f"{len(done)} of {len(problems) * cfg.samples} responses are there already"] if done else []
     for line in notes + already if ctx.is_main else ():
         print(f"note: {line}", file=sys.stderr)

@@ -21,12 +21,13 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.cache_utils import Cache
 
-from minidrpo.engine import arrival, vllm_engine
+from minidrpo.engine import arrival, decoding, probe, vllm_engine
 from minidrpo.engine.decoding import DecodingBatch, GrowingLayer, advance, merge, remove_done, uniforms
+from minidrpo.engine.loading import eos_token_ids
 from minidrpo.engine.shard import forward_of, named_weights
 from minidrpo.records import Rollout
 
@@ -44,47 +45,6 @@ def opens_thought(prompt_ids: list[int], tokenizer: Tokenizer) -> bool:
     return tokenizer.decode(prompt_ids).rstrip().endswith("<think>")
 
 
-def eos_token_ids(
-    config: PretrainedConfig, generation_config: GenerationConfig | None = None, tokenizer: Tokenizer | None = None
-) -> list[int]:
-    """Every token id that ends a response, sorted: the generation config's (else the config's), the tokenizer's."""
-    named = getattr(generation_config, "eos_token_id", None)
-    named = getattr(config, "eos_token_id", None) if named is None else named
-    ids = set(named if isinstance(named, list | tuple) else [named])
-    ids.add(getattr(tokenizer, "eos_token_id", None))
-    ids = sorted(ids - {None})
-    if not ids:
-        raise ValueError("rollout: neither the generation config nor the tokenizer names an end-of-sequence token")
-    return ids
-
-
-def check_request(
-    prompt_ids: Prompts, n: int, temperature: float, top_p: float, max_tokens: int, seeds: list[int],
-    max_model_len: int | None,
-) -> None:  # fmt: skip
-    """ValueError, one line, for a request that cannot be sampled as asked."""
-    if not all(prompt_ids):
-        raise ValueError(f"rollout: prompt {[len(ids) for ids in prompt_ids].index(0)} has no tokens")
-    if len(seeds) != len(prompt_ids):
-        raise ValueError(f"rollout: {len(prompt_ids)} prompts but {len(seeds)} seeds; one seed per prompt")
-    if n < 1 or max_tokens < 1:
-        raise ValueError(f"rollout: n and max_tokens must be at least 1, got n={n}, max_tokens={max_tokens}")
-    if not (temperature >= 0 and 0 < top_p <= 1):
-        raise ValueError(f"rollout: need temperature >= 0 and 0 < top_p <= 1, got {temperature} and {top_p}")
-    longest = max(map(len, prompt_ids), default=0)
-    if max_model_len and longest + max_tokens > max_model_len:
-        raise ValueError(
-            f"rollout: a prompt of {longest} tokens and {max_tokens} new ones exceed the context of {max_model_len}"
-        )
-
-
-def checked(rollouts: list[Rollout]) -> list[Rollout]:
-    """`rollouts`, or FloatingPointError if a probability is NaN: the weights have diverged, nothing can go on."""
-    if not all(x == x for r in rollouts for x in r.logp):
-        raise FloatingPointError("the model's probabilities are not numbers (nan): its weights have diverged")
-    return rollouts
-
-
 class TransformersSampler:
     """Samples from the trainer's own model, on any machine: there are no second weights to update. Beside a sharded
     trainer it has a model of its own, as ranks decode at their own pace; `update_weights` copies to it.
@@ -98,6 +58,8 @@ class TransformersSampler:
 
     max_batch: rows decoded at once, which bounds memory. autocast: dtype for torch.autocast; None: the weights' own.
     exact: in float32 its log-probabilities are the trainer's up to rounding, so the trainer need not score again.
+    cached: false for a model that keeps no keys and values per token (mamba), or in another form (hybrids): found out
+    by trying. Then every token costs a pass over the whole text so far: right, and slow.
     """
 
     def __init__(
@@ -109,6 +71,23 @@ class TransformersSampler:
         self.exact = autocast is None and torch.finfo(model.dtype).bits >= 32
         self.max_model_len = max_model_len or getattr(model.config, "max_position_embeddings", None)
         self.eos_ids = eos_token_ids(model.config, getattr(model, "generation_config", None), tokenizer)
+        self.dtype = autocast or model.dtype
+        self.cached = True
+        self.cached = self._cache_works()
+        self.note = None if self.cached else probe.NO_CACHE.format(type(model).__name__)
+
+    def _cache_works(self):
+        """Do two short texts of two lengths get the same log-probabilities through the cache as in one pass?"""
+        ids = probe.probe_ids(self.model)[0].tolist()
+        try:
+            with torch.no_grad():
+                rollouts = self._sample([ids[:5], ids[:3]], 2, temperature=1.0, top_p=1.0, max_tokens=4, seeds=[0, 1])
+            return probe.cached_gap(rollouts, self.model, self._autocast()) < probe.tolerance(self.dtype)
+        except Exception:  # each architecture has errors of its own for a cache that is not its kind
+            return False
+
+    def _autocast(self):
+        return torch.autocast(self.model.device.type, self.autocast) if self.autocast else nullcontext()
 
     @torch.no_grad()
     def update_weights(self, model: nn.Module, policy: nn.Module | None = None) -> None:
@@ -130,7 +109,10 @@ class TransformersSampler:
         self, prompt_ids: Prompts, *, n: int, temperature: float, top_p: float = 1.0, max_tokens: int, seeds: list[int]
     ) -> list[Rollout]:
         """n responses to every prompt: N = P*n Rollouts in prompt order. seeds: one per prompt, see `uniforms`."""
-        check_request(prompt_ids, n, temperature, top_p, max_tokens, seeds, self.max_model_len)
+        decoding.check_request(prompt_ids, n, temperature, top_p, max_tokens, seeds, self.max_model_len)
+        return self._sample(prompt_ids, n, temperature, top_p, max_tokens, seeds)
+
+    def _sample(self, prompt_ids, n, temperature, top_p, max_tokens, seeds):
         training, device = self.model.training, self.model.device
         eos_K = torch.tensor(self.eos_ids, device=device)
         # Longest first: neighbours then need little padding, and what does not fit in memory shows at once.
@@ -139,7 +121,7 @@ class TransformersSampler:
         responses, batch = {}, None
         self.model.eval()
         try:
-            with torch.autocast(device.type, self.autocast) if self.autocast else nullcontext():
+            with self._autocast():
                 while queue or batch:
                     if batch and 16 * int(batch.rows["done"].sum()) >= len(batch):
                         responses |= remove_done(batch)
@@ -157,7 +139,9 @@ class TransformersSampler:
                         advance(batch, self._next_logits(batch), eos_K, temperature, top_p)
         finally:
             self.model.train(training)
-        return checked([Rollout(prompt_ids[p], *responses[p, i]) for p in range(len(prompt_ids)) for i in range(n)])
+        return decoding.checked(
+            [Rollout(prompt_ids[p], *responses[p, i]) for p in range(len(prompt_ids)) for i in range(n)]
+        )
 
     def _read(self, group, prompt_ids, seeds, max_tokens):
         """Run the prompts of `group`, [(prompt, indices)], once each. Returns their rows as a DecodingBatch whose
@@ -170,7 +154,12 @@ class TransformersSampler:
         position_QL = torch.arange(width, device=device) - (width - length_Q[:, None])
         cache = Cache(layer_class_to_replicate=GrowingLayer)
         mask_QT = (position_QL >= 0).long() if min(map(len, prompts)) < width else None
-        logits_QV = self._forward(ids_QL, mask_QT, position_QL.clamp(min=0), cache)
+        if self.cached:
+            logits_QV = self._forward(ids_QL, mask_QT, position_QL.clamp(min=0), cache)
+        else:
+            room = max(map(len, prompt_ids)) + max_tokens  # the same for all parts that `merge` joins
+            text_QL = torch.tensor([ids + [0] * (room - len(ids)) for ids in prompts], device=device)
+            logits_QV = probe.last_logits(self.model, text_QL, length_Q)
         index = torch.tensor([q for q, (_, indices) in enumerate(group) for _ in indices], device=device)
         ids = [(p, i) for p, indices in group for i in indices]
         uniform = np.stack([uniforms(seeds[p], i, max_tokens + 1) for p, i in ids])
@@ -186,11 +175,18 @@ class TransformersSampler:
             "logp": torch.zeros(len(ids), max_tokens + 1, device=device),
             "uniform": torch.from_numpy(uniform).to(device),
         }
+        if not self.cached:
+            rows["text"] = text_QL[index]
         return DecodingBatch(rows, cache), index, logits_QV[index]
 
     def _next_logits(self, batch):
         """Feed each row's last token; returns (B, V)."""
         length_B = batch.rows["length"]
+        if not self.cached:
+            at_B = length_B.masked_fill(batch.rows["done"], 0)  # a row that is done may be full
+            batch.rows["text"].scatter_(1, at_B[:, None], batch.rows["last"][:, None])
+            batch.rows["length"] = length_B + 1
+            return probe.last_logits(self.model, batch.rows["text"], at_B + 1)
         mask_BT = None
         if batch.ragged:
             n_columns = batch.cache.get_seq_length() + 1
@@ -262,8 +258,8 @@ class VLLMSampler:
         self, prompt_ids: Prompts, *, n: int, temperature: float, top_p: float = 1.0, max_tokens: int, seeds: list[int]
     ) -> list[Rollout]:
         """n responses to every prompt: N = P*n Rollouts in prompt order. seeds: one per prompt."""
-        check_request(prompt_ids, n, temperature, top_p, max_tokens, seeds, self.max_model_len)
-        return checked(self._generate(prompt_ids, n, temperature, top_p, max_tokens, seeds))
+        decoding.check_request(prompt_ids, n, temperature, top_p, max_tokens, seeds, self.max_model_len)
+        return decoding.checked(self._generate(prompt_ids, n, temperature, top_p, max_tokens, seeds))
 
     def _generate(self, prompt_ids, n, temperature, top_p, max_tokens, seeds):
         from vllm import SamplingParams

@@ -75,6 +75,7 @@ def train(cfg: config.RunConfig, ctx: DistContext) -> None:
             group["lr"] = cfg.lr * min(1.0, step / max(1, cfg.warmup_steps))
         rollouts = [r.rollout for r in responses]
         numbers = update(run.policy, run.optimizer, rollouts, batch.correct_PG, weight_PG, cfg, ctx, run.sampler.exact)
+        run.check_sampler(numbers["sampler_gap"])  # else it would train on what another model says
         run.optimizer.zero_grad(set_to_none=True)  # room for the sampler (DDP keeps its buckets)
         clock.lap("update")
         run.sampler.update_weights(run.model, run.policy)

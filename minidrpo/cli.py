@@ -185,7 +185,8 @@ def _in_words(event):
     if hasattr(event, "choices"):
         return f"{flag} {event.value!r}{near(event.value, event.choices)}: choose one of {', '.join(event.choices)}"
     if hasattr(event, "tokens"):
-        return f"not a flag: {' '.join(event.tokens)}"
+        switch = any(word.lower() in ("true", "false", "yes", "no") for word in event.tokens)
+        return f"not a flag: {' '.join(event.tokens)}" + (": a switch is --NAME or --no-NAME" if switch else "")
     if getattr(event, "reason", "") == "too_few_values":
         return f"{flag} needs a value"
     message = getattr(event, "message", "the command could not be read, see --help")

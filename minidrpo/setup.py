@@ -5,7 +5,6 @@ import functools
 import math
 import os
 import time
-import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import drpo
 import rollout
 from eval import evaluate
 from minidrpo import cli
-from minidrpo.engine import hardware, loading, memory, shard
+from minidrpo.engine import hardware, loading, memory, probe, shard
 from minidrpo.engine.distributed import DistContext
 from minidrpo.engine.policy import Policy, compile_layers
 from minidrpo.methods import rewards
@@ -52,9 +51,12 @@ class Run:
     """Steps done by earlier starts."""
     state: dict[str, torch.Tensor]
     """What the method remembers from step to step."""
-    fingerprint: int
+    fingerprints: dict[str, int]
+    """Of the training problems and the held-out ones."""
     lock: Lock
     """Of the run directory, until `close`."""
+    warned: bool = False
+    """Of a gap between sampler and trainer."""
 
     @property
     def opened(self) -> bool:
@@ -64,7 +66,25 @@ class Run:
     @property
     def grading(self) -> dict:
         """reward.grade_all's settings."""
-        return {"require_think": data.thinks_aloud(self.tokenizer)}
+        return {"require_think": data.thinks_aloud(self.tokenizer, self.prompts[0])}
+
+    def check_sampler(self, gap: float) -> None:
+        """FloatingPointError if the sampler drew from another distribution than the trainer scores: such a run trains
+        on garbage. gap: mean |difference of their log-probabilities| per token. The limits are far above rounding:
+        up to 1e-5 in float32 at temperature 1, 0.01 to 0.03 in bfloat16."""
+        exact = self.sampler.dtype == torch.float32 and not self.ctx.in_bf16
+        limit = 1e-4 / min(1.0, self.cfg.temperature) if exact else 0.3
+        if not gap <= limit:
+            kind = type(self.sampler).__name__
+            raise FloatingPointError(
+                f"{kind} does not compute what the trainer computes: their log-probabilities differ by {gap:.2g} per "
+                f"token (limit {limit:.2g}); nothing was saved of this step"
+            )
+        if not exact and gap > 0.05 and not self.warned:
+            self.warned = True
+            self.log.say(
+                f"warning: sampler and trainer differ by {gap:.2g} per token; 0.01 to 0.03 is usual in bfloat16"
+            )
 
     def evaluate(self, step: int) -> None:
         """Held-out accuracy and length, into the log."""
@@ -87,7 +107,7 @@ class Run:
 
     def save(self, step: int) -> None:
         """A checkpoint from which the same command goes on."""
-        keep = {"keep": self.cfg.keep_checkpoints, "about": {"data": self.fingerprint}}
+        keep = {"keep": self.cfg.keep_checkpoints, "about": self.fingerprints}
         directory = self.cfg.directory
         checkpoint.save(directory, step, self.model, self.tokenizer, self.optimizer, self.state, self.ctx, **keep)
 
@@ -116,32 +136,37 @@ def start(cfg: config.RunConfig, ctx: DistContext) -> Run | None:
         if len(set(ctx.gather([str(path)]))) > 1:
             raise ValueError(f"ranks see different checkpoints: {cfg.directory} must be on a disk all nodes share")
         tokenizer = loading.load_tokenizer(path, cfg.trust_remote_code)
-        if not data.thinks_aloud(tokenizer):
+        now = ctx.gather_parts(log.first_start())[0]
+        problems, prompts = load_prompts(cfg, cfg.train_data, "train", tokenizer, log, now)
+        if not data.thinks_aloud(tokenizer, prompts[0]):
             log.say(f"{cfg.model} does not think aloud: the last box of a whole response is its answer")
-        problems, prompts = load_prompts(cfg, cfg.train_data, "train", tokenizer, log)
         rewards.check_data(cfg, problems)
-        held_out = load_prompts(cfg, cfg.eval_data, "test", tokenizer, log, limit=cfg.max_problems)
-        model = load_model(cfg, path, ctx)
+        held_out = load_prompts(cfg, cfg.eval_data, "test", tokenizer, log, now, limit=cfg.max_problems)
+        fingerprints = same_data(cfg, problems, held_out[0], ctx)
+        model = load_model(cfg, path, log, ctx)
+        for note in loading.keep_savable(model, tokenizer, path):
+            log.say(f"note: {note}")
         check_sizes(cfg, problems, prompts + held_out[1], model, ctx)
         if cfg.compile and not rollout.is_vllm(cfg.sampler, ctx.device):
             raise ValueError("--compile needs vLLM as the sampler: the trainer's model is compiled for training alone")
         policy, optimizer = make_policy(model, cfg, ctx)
         longest = max(map(len, prompts + held_out[1])) + cfg.max_response_tokens
         sampler = make_sampler(cfg, model, path, tokenizer, longest, held_out_chunk(held_out[0], ctx), ctx)
+        if note := getattr(sampler, "note", None):
+            log.say(f"note: {note}")
         done, state = 0, METHODS[cfg.method].new_state(cfg, len(problems))
-        # The data's order is a function of the seed, if it is this data
-        fingerprint = zlib.crc32(repr([(ids, p.truth) for ids, p in zip(prompts, problems, strict=True)]).encode())
         if path != cfg.model:
             done, about = checkpoint.restore_optimizer(path, model, optimizer)
             state = checkpoint.restore_state(path)
-            if about.get("data", fingerprint) != fingerprint:
-                raise ValueError(f"{cfg.train_data} has changed since {path}: choose another --run-dir")
+            for name, ours in fingerprints.items():  # the data's order is a function of the seed, if it is this data
+                if about.get(name, ours) != ours:
+                    raise ValueError(f"{getattr(cfg, name)} has changed since {path}: choose another --run-dir")
             if rollout.is_vllm(cfg.sampler, ctx.device):
                 sampler.update_weights(model, policy)
-        log.begin(done, held_out[0])
+        log.begin(done, held_out[0], now)
         at_a_mistake.pop_all()  # from here on the run keeps its lock
     data_part, model_part = (tokenizer, problems, prompts, held_out), (model, policy, optimizer, sampler)
-    return Run(cfg, ctx, log, *data_part, *model_part, done, state, fingerprint, held)
+    return Run(cfg, ctx, log, *data_part, *model_part, done, state, fingerprints, held)
 
 
 def warn_of_memory(cfg, ctx, log):
@@ -155,13 +180,26 @@ def warn_of_memory(cfg, ctx, log):
         log.say(f"warning: by the estimate of `train.py --dry-run` this will not fit: {reason}")
 
 
-def load_prompts(cfg, spec, split, tokenizer, log, limit=None):
-    """(problems, prompt ids) of a data set, its first `limit` problems; says how many prompts were too long."""
+def same_data(cfg, problems, held_out, ctx: DistContext) -> dict[str, int]:
+    """{name of the setting: fingerprint} of the two data sets; ValueError if a rank has read others."""
+    ours = {"train_data": data.fingerprint(problems), "eval_data": data.fingerprint(held_out)}
+    first, *others = ctx.gather_parts(ours)
+    for rank, theirs in enumerate(others, 1):
+        for name in ours:
+            if theirs[name] != first[name]:
+                raise ValueError(f"rank {rank} reads other problems in {getattr(cfg, name)} than rank 0")
+    return ours
+
+
+def load_prompts(cfg, spec, split, tokenizer, log, now, limit=None):
+    """(problems, prompt ids) of a data set, its first `limit` problems; says how many prompts were too long. now: the
+    date for a chat template that tells one."""
     problems = data.load_problems(spec, split=split, n=limit or None, skip_unanswered=cfg.skip_unanswered)
     problems, prompts, dropped = data.encode_prompts(
-        problems, tokenizer, max_tokens=cfg.max_prompt_tokens, template=cfg.template, suffix=cfg.suffixes
+        problems, tokenizer, max_tokens=cfg.max_prompt_tokens, template=cfg.template, suffix=cfg.suffixes, now=now
     )
-    log.say(f"{spec} ({split}): {len(problems)} problems" + (f", {dropped} too long and dropped" if dropped else ""))
+    counts = {"too long and dropped": dropped, "asked more than once": data.duplicates(problems)}
+    log.say(", ".join([f"{spec} ({split}): {len(problems)} problems", *(f"{n} {w}" for w, n in counts.items() if n)]))
     return problems, prompts
 
 
@@ -181,17 +219,26 @@ def check_sizes(cfg, problems, prompts, model, ctx):
     memory.check_work_for(ctx.size, cfg)
 
 
-def load_model(cfg, path: str | Path, ctx: DistContext):
+def load_model(cfg, path: str | Path, log, ctx: DistContext):
     """What is trained. To be split, rank 0 alone reads the weights, into main memory: the others take them from it."""
     device = ctx.device
     if cfg.shard:
         device = "meta" if ctx.rank else "cpu"
+    frozen = None
     with ctx.fail_together(ValueError, ValueError):
-        return loading.load_model(path, device=device, trust_remote_code=cfg.trust_remote_code)
+        model = loading.load_model(path, device=device, trust_remote_code=cfg.trust_remote_code)
+        if device != "meta":
+            frozen = probe.freeze_unused_parts(model)
+    for part in ctx.gather_parts(frozen)[0]:
+        model.get_submodule(part).requires_grad_(False)
+        log.say(f"note: {part} has no part in what the model says to a text: it is not trained")
+    return model
 
 
 def make_policy(model, cfg, ctx: DistContext):
     """(policy, optimizer): the model behind Policy (and DDP or FSDP over several ranks), AdamW on fp32 weights."""
+    # Experts: a rank's tokens may not need all of them
+    some = ctx.size > 1 and not cfg.shard and any(ctx.gather(probe.unreached(model)))
     model.eval()  # no dropout anywhere; gradient checkpointing alone needs train mode
     if cfg.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -203,7 +250,9 @@ def make_policy(model, cfg, ctx: DistContext):
         policy = shard.shard(policy, ctx)
     elif ctx.size > 1:
         ids = [ctx.device.index] if ctx.device.type == "cuda" else None
-        policy = DistributedDataParallel(policy, device_ids=ids, gradient_as_bucket_view=True)
+        policy = DistributedDataParallel(
+            policy, device_ids=ids, gradient_as_bucket_view=True, find_unused_parameters=some
+        )
     return policy, torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay)
 
 

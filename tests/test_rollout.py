@@ -150,9 +150,9 @@ def test_the_model_comes_back_as_it_was(model):
 
 
 def test_each_prompt_is_read_once_and_finished_rows_leave(model):
-    calls = []
+    calls, sampler = [], TransformersSampler(model)
     hook = model.register_forward_pre_hook(lambda m, a, k: calls.append(k["input_ids"].shape), with_kwargs=True)
-    rollouts = sample(model, RAGGED)
+    rollouts = sampler.sample(RAGGED, n=5, temperature=0.7, max_tokens=24, seeds=list(range(len(RAGGED))))
     hook.remove()
     assert calls[0] == (7, 17) and all(width == 1 for _, width in calls[1:])
     decoded = sum(rows for rows, _ in calls[1:])

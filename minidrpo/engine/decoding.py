@@ -1,4 +1,4 @@
-"""decoding.py - drawing tokens, and the moving parts of batched decoding: a KV cache that rows join and leave.
+"""decoding.py - the parts of batched decoding: requests, drawing tokens, a KV cache that rows join and leave.
 
 B responses decoded at once | T columns of the cache | V vocabulary | K token ids that end a response
 `rollout.TransformersSampler` runs the model; nothing here does.
@@ -12,6 +12,35 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
+
+from minidrpo.records import Rollout
+
+
+def check_request(
+    prompt_ids: Sequence[list[int]], n: int, temperature: float, top_p: float, max_tokens: int, seeds: list[int],
+    max_model_len: int | None,
+) -> None:  # fmt: skip
+    """ValueError, one line, for a request that cannot be sampled as asked."""
+    if not all(prompt_ids):
+        raise ValueError(f"rollout: prompt {[len(ids) for ids in prompt_ids].index(0)} has no tokens")
+    if len(seeds) != len(prompt_ids):
+        raise ValueError(f"rollout: {len(prompt_ids)} prompts but {len(seeds)} seeds; one seed per prompt")
+    if n < 1 or max_tokens < 1:
+        raise ValueError(f"rollout: n and max_tokens must be at least 1, got n={n}, max_tokens={max_tokens}")
+    if not (temperature >= 0 and 0 < top_p <= 1):
+        raise ValueError(f"rollout: need temperature >= 0 and 0 < top_p <= 1, got {temperature} and {top_p}")
+    longest = max(map(len, prompt_ids), default=0)
+    if max_model_len and longest + max_tokens > max_model_len:
+        raise ValueError(
+            f"rollout: a prompt of {longest} tokens and {max_tokens} new ones exceed the context of {max_model_len}"
+        )
+
+
+def checked(rollouts: list[Rollout]) -> list[Rollout]:
+    """`rollouts`, or FloatingPointError if a probability is NaN: the weights have diverged, nothing can go on."""
+    if not all(x == x for r in rollouts for x in r.logp):
+        raise FloatingPointError("the model's probabilities are not numbers (nan): its weights have diverged")
+    return rollouts
 
 
 def uniforms(seed: int, index: int, count: int) -> np.ndarray:

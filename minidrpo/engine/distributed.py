@@ -76,12 +76,27 @@ class DistContext:
                 raise raised(f"rank {rank}: {words}" if rank else words) from problem
 
 
+def place() -> tuple[int, int, int]:
+    """(rank, ranks, rank on this node), from torchrun's environment; (0, 1, 0) without it."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    try:
+        rank, size, local = (int(os.environ.get(name, default)) for name, default in zip(names, "010", strict=True))
+    except ValueError as error:
+        cli.fail(f"{', '.join(names)} in the environment must be whole numbers: {error}")
+    needed = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if size > 1 and needed:
+        cli.fail(f"the environment says WORLD_SIZE={size} but no {', '.join(needed)}: start with torchrun, or unset it")
+    if not 0 <= rank < size or local < 0:
+        cli.fail(f"the environment says rank {rank} (LOCAL_RANK {local}) of {size} ranks: start with torchrun")
+    return rank, size, local
+
+
 def init_distributed(backend: str | None = None, patience: timedelta = timedelta(hours=2)) -> DistContext:
     """This process's DistContext, once the process group stands (NCCL on GPUs, gloo on CPUs) where there are several.
 
     patience: how long ranks wait for the slowest one's responses; NCCL's usual ten minutes may be too short.
     """
-    rank, size, local = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+    rank, size, local = place()
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         if local >= torch.cuda.device_count():

@@ -1,14 +1,25 @@
 """loading.py - a causal LM and its tokenizer, from safetensors only, or one line that says why not."""
 
 import os
+import re
+import tempfile
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import cached_file
+
+from minidrpo.engine import probe
 
 
 def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -19,10 +30,15 @@ def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrai
         raise ValueError(f"no tokenizer at {path}: the directory holds no tokenizer files")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ValueError(f"no tokenizer at {path}: {_first_line(error)}") from error
+        something = tokenizer("1 + 1", add_special_tokens=False)["input_ids"]
+    except Exception as error:  # each kind of tokenizer has errors of its own for files that are not as they should be
+        raise ValueError(f"no tokenizer at {path}: {_one_line(error)}") from error
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer at {path} has no end token (eos_token), so no response could ever end")
+    if not something:
+        raise ValueError(
+            f"the tokenizer at {path} makes nothing of a text: is its tokenizer.json or vocabulary missing?"
+        )
     _check_spaces(tokenizer, path)
     return tokenizer
 
@@ -48,22 +64,45 @@ def load_model(
     and no numbers: its weights are not read. Raises ValueError in one line."""
     path = os.path.expanduser(path)
     _check_local(path)
+    info = None
     try:
         if device == "meta":
             config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
             with torch.device("meta"):
                 model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
         else:
-            model = AutoModelForCausalLM.from_pretrained(
-                path, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+            model, info = AutoModelForCausalLM.from_pretrained(
+                path,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # _check_weights names them
             )
-        model.generation_config.do_sample = True  # as we use it; else a temperature there could not be saved again
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"no causal language model at {path}: {_first_line(error)}") from error
+    except (
+        Exception
+    ) as error:  # 180 architectures' readers, each with errors of its own for files that are not its kind
+        raise ValueError(f"no causal language model at {path}: {_one_line(error)}") from error
     _remove_dropout(model)
-    if device != "meta":
-        _check_head(model, path)
+    if info:
+        _check_weights(model, info, path)
+        try:
+            probe.check_model(model)
+        except ValueError as error:
+            raise ValueError(f"the model at {path} cannot be used: {error}") from error
     return model.to(device)
+
+
+def _check_weights(model, info, path):
+    """Transformers makes up what the files lack, and passes over what config.json does not ask for."""
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(f"the files of {path} lack {len(missing)} of the model's weights: {', '.join(missing[:3])}")
+    for name, stored, wanted in sorted(map(tuple, info["mismatched_keys"])):
+        raise ValueError(f"{path}: {name} is {tuple(stored)} in the files and {tuple(wanted)} by config.json")
+    # A layer more than config.json says; other extras (a value head, say) do no harm, and Transformers lists them
+    kinds = {re.sub(r"\d+", "N", name) for name in model.state_dict()}
+    if beyond := sorted(name for name in info["unexpected_keys"] if re.sub(r"\d+", "N", name) in kinds):
+        raise ValueError(f"config.json of {path} leaves out {len(beyond)} weights of the files, such as {beyond[0]}")
 
 
 def _remove_dropout(model):
@@ -76,15 +115,6 @@ def _remove_dropout(model):
                 setattr(module, name, 0.0)
 
 
-@torch.no_grad()
-def _check_head(model, path):
-    """Policy applies the head itself, in chunks; some architectures rescale or cap their logits after it."""
-    ids = torch.tensor([[1, 2]])
-    ours = model.get_output_embeddings()(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
-    if not torch.allclose(ours, model(input_ids=ids, use_cache=False).logits, rtol=1e-2, atol=1e-2):
-        raise ValueError(f"the model at {path} changes its logits after the output head, which policy.py does not do")
-
-
 def _check_local(path):
     looks_local = str(path).startswith((".", "/", "~")) or Path(path).exists() or str(path).count("/") > 1
     if looks_local and not (Path(path) / "config.json").is_file():
@@ -92,5 +122,55 @@ def _check_local(path):
         raise ValueError(f"model directory {path} {problem}")
 
 
-def _first_line(error):
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _one_line(error, limit=300):
+    text = " ".join(str(error).split())
+    if not isinstance(error, OSError | ValueError):
+        text = f"{type(error).__name__}: {text}"
+    return text[:limit]
+
+
+def eos_token_ids(
+    config: PretrainedConfig,
+    generation_config: GenerationConfig | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> list[int]:
+    """Every token id that ends a response, sorted: the generation config's (else the config's), the tokenizer's."""
+    named = getattr(generation_config, "eos_token_id", None)
+    named = getattr(config, "eos_token_id", None) if named is None else named
+    named = list(named) if isinstance(named, list | tuple) else [named]
+    ids = [i for i in (*named, getattr(tokenizer, "eos_token_id", None)) if i is not None]
+    for i in ids:
+        if type(i) is not int or i < 0:
+            raise ValueError(f"an end-of-sequence token of the model's files is {i!r}, not a token id")
+    if not ids:
+        raise ValueError("neither the generation config nor the tokenizer names an end-of-sequence token")
+    return sorted(set(ids))
+
+
+def keep_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: str | Path) -> list[str]:
+    """What is read from a model's files must be writable into a checkpoint and come back the same: tried here, before
+    the first step, with all but the weights. Returns notes on what was left out; ValueError if it cannot be written."""
+    notes, ours = [], getattr(model, "generation_config", None)
+    if ours is not None:
+        ours.do_sample = True  # as we use it; else a temperature there could not be saved again
+        try:
+            ours.validate(strict=True)
+        except ValueError as error:
+            ids = {name: getattr(ours, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+            ids = {name: i for name, i in ids.items() if isinstance(i, list) or (type(i) is int and i >= 0)}
+            model.generation_config = GenerationConfig(do_sample=True, **ids)
+            notes.append(
+                f"the generation settings of {path} cannot be saved, token ids alone are kept: {_one_line(error)}"
+            )
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder, state_dict={})
+            tokenizer.save_pretrained(folder)
+            AutoConfig.from_pretrained(folder)
+            again = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # whatever a checkpoint would meet
+        raise ValueError(f"what {path} says could not be saved in a checkpoint: {_one_line(error)}") from error
+    text = "What is 1 + 1?\n\\boxed{2}"
+    if again(text)["input_ids"] != tokenizer(text)["input_ids"] or again.chat_template != tokenizer.chat_template:
+        raise ValueError(f"the tokenizer of {path} comes back as another one when it is saved")
+    return notes

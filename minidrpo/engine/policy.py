@@ -10,6 +10,8 @@ C of them in one chunk | V vocabulary | H hidden size
 import torch
 from torch import Tensor, nn
 
+from minidrpo.engine.probe import hidden_states
+
 HEAD_CHUNK_ELEMENTS = 2**26  # logits in float32 at a time: 256 MB; a whole (8192, 152k) would be 5 GB per copy
 
 
@@ -36,8 +38,7 @@ class Policy(nn.Module):
         prompt_N: tokens of each prompt."""
         bf16 = ids_NL.is_cuda if self.bf16 is None else self.bf16
         with torch.autocast(ids_NL.device.type, torch.bfloat16, enabled=bf16):  # weights stay float32
-            # Right padding and causal attention: a real token never sees padding, so no attention mask is needed.
-            hidden_NLH = self.model.base_model(input_ids=ids_NL, use_cache=False).last_hidden_state
+            hidden_NLH = hidden_states(self.model, ids_NL)
             row_M, t_M = mask_NT.nonzero(as_tuple=True)
             position_M = prompt_N[row_M] + t_M
             logp_M = self._token_logp(hidden_NLH[row_M, position_M - 1], ids_NL[row_M, position_M])  # t-1 predicts t

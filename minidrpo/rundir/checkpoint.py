@@ -13,10 +13,10 @@ states to keep: all randomness in training is a function of (seed, step).
 
 import contextlib
 import json
-import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,10 +24,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from minidrpo.engine import shard
+from minidrpo.engine import probe, shard
 from minidrpo.engine.distributed import DistContext
 
 PREFIX, TRAINER = "step_", "trainer"
@@ -77,29 +76,34 @@ def save(
             if ctx.is_main:
                 shutil.rmtree(partial, ignore_errors=True)
         raise OSError(f"could not write {final}: {error}") from error
-    with ctx.fail_together((ValueError, OSError), OSError):
+    try:  # the new one is there, and that is what counts
         for old in list_steps(run_dir)[:-keep] if ctx.is_main else ():
             _remove(final.with_name(f"{PREFIX}{old}"))
+    except (OSError, ValueError) as error:
+        print(f"note: an old checkpoint could not be deleted: {error}", file=sys.stderr)
 
 
 def _refuse_spoilt(model):
-    """FloatingPointError if a weight is not finite. One look at each where it lives, and one wait for the device."""
-    parameters = {name: p.detach() for name, p in model.named_parameters()}
-    mine = {name: p.to_local() if isinstance(p, DTensor) else p for name, p in parameters.items()}
-    mine = {name: p for name, p in mine.items() if p.numel()}  # a rank's part of a small one may be empty
-    largest = [torch.linalg.vector_norm(p, math.inf) for p in mine.values()]  # largest |x|; nan stays nan
-    for name, size in zip(mine, torch.stack(largest).tolist() if largest else (), strict=True):
-        if not math.isfinite(size):
-            raise FloatingPointError(f"{name} is not finite ({size}): not saved; the last checkpoint is intact")
+    """FloatingPointError if a weight is not finite."""
+    if spoilt := probe.not_finite(model):
+        raise FloatingPointError(f"{spoilt[0]} is not finite ({spoilt[1]}): not saved; the last checkpoint is intact")
 
 
 def _remove(directory):
-    """Delete a checkpoint so that a kill on the way leaves nothing that looks like one: first take away its name."""
+    """Delete a checkpoint so that a kill on the way leaves nothing that looks like one: first take away its name. Of a
+    link the link goes and what it leads to stays."""
     doomed = directory.with_name(".doomed")
-    shutil.rmtree(doomed, ignore_errors=True)  # what an earlier kill may have left
-    if directory.exists():
+    _delete(doomed)  # what an earlier kill may have left
+    if os.path.lexists(directory):
         os.rename(directory, doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        _delete(doomed)
+
+
+def _delete(path):
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def list_steps(run_dir: str | Path) -> list[int]:

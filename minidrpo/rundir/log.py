@@ -9,6 +9,7 @@ first drops the lines its checkpoint does not know.
     responses_before.jsonl, responses_after.jsonl   every held-out response, to read side by side
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -16,7 +17,7 @@ import math
 import os
 import subprocess
 import sys
-import time
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ from minidrpo.engine import hardware
 from minidrpo.rundir import checkpoint, jsonl, lock
 from minidrpo.rundir.metrics import step_times, time_line
 
+TIME = "%Y-%m-%d %H:%M:%S"
 SAMPLED_GROUPS = 2  # whole groups of responses kept per step: credit only makes sense beside the rest of its group
 
 
@@ -37,6 +39,7 @@ class RunLog:
     def __init__(self, cfg, ctx):
         self.cfg, self.dir, self.main, self.ctx = cfg, cfg.directory, ctx.is_main, ctx
         self.bar = self.writer = None
+        self.about = {}  # what an earlier start noted
         self._refuse_other_config()
         if cfg.tensorboard and not importlib.util.find_spec("tensorboard"):
             raise ValueError("--tensorboard needs the package tensorboard: pip install tensorboard")
@@ -63,17 +66,27 @@ class RunLog:
             raise ValueError(f"{path} is not readable: {error}") from error
         if ours.keys() - theirs.keys() and theirs.get("method") == self.cfg.method:
             raise ValueError(f"{self.dir} holds a run of an older version of this code: choose another --run-dir")
-        other = [f"{flag_of(k)} was {theirs.get(k)}, is {v}" for k, v in ours.items() if theirs.get(k) != v]
+        other = [f"{flag_of(k)} was {theirs.get(k)}, is {v}" for k, v in ours.items() if not _same(k, theirs.get(k), v)]
         if other:
             raise ValueError(f"{self.dir} holds a run where {'; '.join(other[:3])}: choose another --run-dir")
+
+        self.about = theirs["about"] if isinstance(theirs.get("about"), dict) else {}
+
+    def first_start(self) -> datetime:
+        """When the run was started for the first time: the date that a chat template tells, whenever it goes on."""
+        noted = self.about.get("first_start") or self.about.get("started")
+        with contextlib.suppress(TypeError, ValueError):  # somebody's edit
+            return datetime.strptime(noted, TIME)
+        return datetime.now()
 
     def is_finished(self) -> bool:
         """Has this run all its steps and their last evaluation? Then there is nothing to do but to show it again."""
         steps = checkpoint.list_steps(self.dir)
         return bool(steps and self.evaluations) and steps[-1] >= self.cfg.steps <= self.evaluations[-1]["step"]
 
-    def begin(self, done: int, held_out) -> None:
-        """Before the first step: forget what the checkpoint (`done` steps) does not know, save what runs on what."""
+    def begin(self, done: int, held_out, now: datetime) -> None:
+        """Before the first step: forget what the checkpoint (`done` steps) does not know, save what runs on what. now:
+        the date that prompts tell."""
         self.evaluations = [e for e in self.evaluations if done and e["step"] <= done]
         if not self.main:
             return
@@ -81,7 +94,8 @@ class RunLog:
         for name in ("metrics.jsonl", "evals.jsonl", "samples.jsonl"):
             jsonl.keep_until(self.dir / name, done or -1)
         jsonl.write(self.dir / "problems.jsonl", map(dataclasses.asdict, held_out))
-        settings = dataclasses.asdict(self.cfg) | {"about": _about(self.ctx)}
+        about = _about(self.ctx) | {"first_start": now.strftime(TIME)}
+        settings = dataclasses.asdict(self.cfg) | {"about": about}
         jsonl.write_text(self.dir / "config.json", _to_json(settings) + "\n")
         self.say(f"{'going on from step ' + str(done) if done else 'training'} in {self.dir}")
 
@@ -159,6 +173,13 @@ class RunLog:
             self.writer.close()
 
 
+def _same(name, theirs, ours):
+    """Are two values of a setting the same? `m`, `m/`, `./m` and `~/m` may name one model or file."""
+    if theirs == ours or not (name in ("model", "train_data", "eval_data") and isinstance(theirs, str)):
+        return theirs == ours
+    return Path(theirs).expanduser().resolve() == Path(ours).expanduser().resolve()
+
+
 def _clip(text, limit):
     text = " / ".join(line for line in str(text).strip().splitlines() if line.strip())
     return text if len(text) <= limit else f"{text[: limit // 2]} [...] {text[-limit // 2 :]}"
@@ -185,7 +206,7 @@ def _about(ctx):
         "python": sys.version.split()[0],
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "started": datetime.now().strftime(TIME),
     }
 
 

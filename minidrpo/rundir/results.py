@@ -7,9 +7,11 @@ responses.jsonl         at the end: one object per response, in the order of the
 results.json            the numbers (metrics.py); a function of the responses, so equal ones give an equal file
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+from datetime import datetime
 from pathlib import Path
 from statistics import fmean
 
@@ -26,11 +28,18 @@ def set_name(source: str) -> str:
     return source.split("/")[0]
 
 
+def first_start(output: Path) -> datetime:
+    """When the evaluation in this directory was started for the first time: the date that a chat template tells."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # there is none, or claim_directory says more
+        return datetime.fromisoformat(json.loads((output / "config.json").read_text())["date"])
+    return datetime.now()
+
+
 def claim_directory(
-    output: Path, cfg, max_response_tokens: int, problems: list[Problem], prompt_ids: list[list[int]]
+    output: Path, cfg, max_response_tokens: int, problems: list[Problem], prompt_ids: list[list[int]], now: datetime
 ) -> None:
     """Write config.json, or refuse (ValueError) a directory whose responses another model, data set or sampling
-    setting gave."""
+    setting gave. One that holds no responses is anybody's. now: the date that prompts tell."""
     prompts = json.dumps([[p.source, p.index, p.truth, ids] for p, ids in zip(problems, prompt_ids, strict=True)])
     asked = {
         "model": cfg.model,
@@ -44,13 +53,14 @@ def claim_directory(
     try:
         output.mkdir(parents=True, exist_ok=True)
         found = json.loads(path.read_text()) if path.exists() else {}
-        if not found:
-            if any(output.glob("responses*.jsonl")):
-                raise ValueError(f"{output} holds responses but no config.json to say whose: take another --output-dir")
-            jsonl.write_text(path, json.dumps(asked, indent=1) + "\n")
-            return
-        if not isinstance(found, dict):
+        started = any(output.glob("responses*.jsonl"))
+        if found and not isinstance(found, dict):
             raise ValueError(f"{path} is not a configuration")
+        if started and not found:
+            raise ValueError(f"{output} holds responses but no config.json to say whose: take another --output-dir")
+        if not started:  # nothing came of an earlier start
+            jsonl.write_text(path, json.dumps(asked | {"date": now.isoformat()}, indent=1) + "\n")
+            return
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"--output-dir {output} cannot be used: {error}") from error
     # Paths may change between two starts as long as what they lead to is the same

@@ -16,7 +16,9 @@ import json
 import math
 import numbers
 import re
+import zlib
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -24,6 +26,7 @@ import numpy as np
 
 from minidrpo.records import Problem
 from minidrpo.tasks import arithmetic, thinking
+from minidrpo.tasks.files import SUFFIXES, TEXT_COLUMNS, TRUTH_COLUMNS, one_line, read_rows
 from minidrpo.tasks.graders import GRADERS
 
 SUFFIX = r"Let's think step by step and output the final answer within \boxed{}."
@@ -39,9 +42,9 @@ HUB = {  # name: id[:config][@split]
     "olympiad_bench": "math-ai/olympiadbench@test",
     "gsm8k": "openai/gsm8k:main@test",
 }
-SUFFIXES = (".parquet", ".json", ".jsonl")
-TEXT_COLUMNS = ("prompt", "problem", "question")
-TRUTH_COLUMNS = ("reward_model", "answer", "final_answer")
+QUESTION = "What is 17 + 25?"
+"""What a chat template is tried with."""
+BATCH = 1000  # prompts tokenised at once: the tokenizer keeps offsets and more of each, 20 times what is wanted
 BUILT_IN = ("arithmetic", "thinking", *GRADERS)
 SIZES = {"arithmetic": {"train": 8_000, "test": 512}, "thinking": {"train": 8_000, "test": 500}}  # problems
 SIZES |= {name: task.SIZES for name, task in GRADERS.items()}
@@ -63,7 +66,8 @@ def load_problems(
     if is_built_in(spec):
         return _built_in(spec, split, n)
     if _looks_local(spec):
-        rows, source, where = read_rows(spec), Path(spec).stem, spec
+        rows, where = read_rows(spec), spec
+        source = Path(spec).stem.encode("utf-8", "backslashreplace").decode()  # file names may be any bytes
     else:
         rows, where = hub_rows(spec, split)
         source = spec if spec in HUB else re.split("[:@]", spec)[0].split("/")[-1]
@@ -76,9 +80,12 @@ def is_built_in(spec: str) -> bool:
     return spec in BUILT_IN or spec.partition("@")[0] == "thinking"
 
 
-def thinks_aloud(tokenizer) -> bool:
+def thinks_aloud(tokenizer, prompt_ids: list[int] = ()) -> bool:
     """Must a response close its thinking with </think> before it answers? The chat template tells (R1's and Qwen3's
-    know the mark, Qwen2.5's does not), or the vocabulary where there is no template."""
+    know the mark, Qwen2.5's does not), or the vocabulary where there is no template. Not if a prompt ends in
+    <think></think>: then the template has closed it."""
+    if tokenizer.decode(prompt_ids).rstrip().endswith("</think>"):
+        return False
     template = getattr(tokenizer, "chat_template", None)
     return "think>" in str(template) if template else "</think>" in tokenizer.get_vocab()
 
@@ -106,50 +113,9 @@ def _built_in(spec, split, n):
 
 def _looks_local(spec):
     path = Path(spec)
+    if spec in HUB:  # not the folder of that name that may lie here: say ./math for it
+        return False
     return path.exists() or path.suffix in SUFFIXES or spec.startswith((".", "/", "~")) or spec.count("/") > 1
-
-
-def read_rows(path: str) -> list[dict]:
-    """The rows of a .parquet, .json or .jsonl file as dicts of plain Python values."""
-    file = Path(path).expanduser()
-    if not file.exists():
-        raise ValueError(f"{path}: no such file")
-    if file.is_dir():
-        raise ValueError(f"{path}: is a directory, want a {', '.join(SUFFIXES)} file")
-    if file.suffix not in SUFFIXES:
-        raise ValueError(f"{path}: cannot read {file.suffix or 'a file without extension'}, want {', '.join(SUFFIXES)}")
-    try:
-        rows = _read_parquet(file) if file.suffix == ".parquet" else _read_json(file.read_text("utf-8-sig"), path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read: {_one_line(error)}") from error
-    return rows
-
-
-def _read_parquet(file):
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        return pyarrow.parquet.read_table(file).to_pylist()
-    except pyarrow.ArrowException as error:
-        raise ValueError(f"{file}: is not a readable parquet file: {_one_line(error)}") from error
-
-
-def _read_json(text, path):
-    """An array of objects, or one object per line. Empty lines are passed over; rows are counted without them."""
-    try:
-        if text.lstrip().startswith("["):
-            return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: is not valid JSON: {_one_line(error)}") from error
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): U+2028 is legal inside a JSON string
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise ValueError(f"{path}: line {number} is not valid JSON: {_one_line(error)}") from error
-    return rows
 
 
 def hub_rows(spec: str, split: str, load: Callable | None = None) -> tuple[list[dict], str]:
@@ -169,7 +135,7 @@ def hub_rows(spec: str, split: str, load: Callable | None = None) -> tuple[list[
         return load(hub_id, config, split=split).to_list(), where
     except Exception as error:  # the client has no common base for offline, missing, gated, unknown split
         local = f", and there is no file {spec}" if spec not in HUB else ""
-        raise ValueError(f"cannot load {where} from the Hugging Face Hub{local}: {_one_line(error)}") from error
+        raise ValueError(f"cannot load {where} from the Hugging Face Hub{local}: {one_line(error)}") from error
 
 
 # ---------------------------------------------------------------------------------------------------- rows
@@ -242,6 +208,14 @@ def _prompt_text(value, place):
     """The user's text: a string, or the official schema's chat of one user message (a list, or numpy's array)."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
+    if isinstance(value, str) and re.match(r"\s*\[?\s*\{\s*['\"](role|content)['\"]\s*:", value):
+        try:  # a chat that some tool has written as text
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError(
+                f"{place}: a chat written as text, and not as JSON: write it as a list of messages"
+            ) from None
+        value = [value] if isinstance(value, dict) else value
     if isinstance(value, list):
         one_user = len(value) == 1 and isinstance(value[0], dict) and value[0].get("role") == "user"
         if not one_user:
@@ -252,13 +226,26 @@ def _prompt_text(value, place):
         value = value[0].get("content")
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{place}: want a question as text, got {_kind(value)}")
-    return value
+    return _writable(value, place)
+
+
+def _writable(text, place):
+    """`text`, unless it holds half of a surrogate pair, which no tokenizer and no file takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{place}: {text[error.start]!a} is half a character (a lone surrogate): mend the text"
+        ) from None
+    return text
 
 
 def _plain_truth(value, place):
     """`value` as plain str, int, float or a list of those; None if there is no truth in it (0 is one)."""
+    if isinstance(value, (np.float16, np.float32)):
+        value = float(str(value))
     if isinstance(value, (np.ndarray, np.generic)):
-        value = value.tolist()
+        value = [*value] if getattr(value, "ndim", 0) else value.item()
     if isinstance(value, (list, tuple)):
         items = [_plain_truth(item, place) for item in value]
         if any(isinstance(item, list) for item in items):
@@ -266,7 +253,7 @@ def _plain_truth(value, place):
         return items if items and None not in items else None
     if value is None or isinstance(value, str):
         value = (value or "").split("####")[-1]  # GSM8K keeps its truth behind a worked solution and this mark
-        return value if value.strip() else None
+        return _writable(value, place) if value.strip() else None
     if isinstance(value, Decimal):
         return str(value) if value.is_finite() else None
     if isinstance(value, bool) or not isinstance(value, numbers.Real):  # bool is an int to Python, not to a grader
@@ -282,53 +269,85 @@ def _kind(value):
     return "empty text" if isinstance(value, str) and not value.strip() else type(value).__name__
 
 
-def _one_line(error, limit=300):
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
 # ---------------------------------------------------------------------------------------------------- prompts
 
 
 def encode_prompts(
-    problems: list[Problem], tokenizer, *, max_tokens: int, template: bool = True, suffix: str | Sequence[str] = ()
+    problems: list[Problem],
+    tokenizer,
+    *,
+    max_tokens: int,
+    template: bool = True,
+    suffix: str | Sequence[str] = (),
+    now: datetime | None = None,
 ) -> tuple[list[Problem], list[list[int]], int]:
     """Prompts as token ids: (kept problems, their ids, number dropped for being longer than `max_tokens`).
 
     With `template`, the tokenizer's own chat template with the generation prompt, tokenised without special tokens (the
     template holds them); without, the bare text with whatever special tokens the tokenizer adds. `suffix`, one text or
     several, is appended to prompts that do not hold it yet; one that asks for a box is not where a task has a grader
-    of its own. Raises ValueError without a template, or if no prompt is short enough.
+    of its own. now: the date for a template that tells one. Raises ValueError for a template that is missing, refuses
+    or drops the question, or if no prompt is short enough.
     """
     if not problems:
         raise ValueError("no problems to encode")
     name = getattr(tokenizer, "name_or_path", "") or "this tokenizer"
     if template and not tokenizer.chat_template:
         raise ValueError(f"{name} has no chat template: pass --no-template to prompt with the bare text")
-    texts = [problem.prompt for problem in problems]
-    for words in filter(str.strip, [suffix] if isinstance(suffix, str) else suffix):
-        joint = words if words[0].isspace() else " " + words
-        others = {i for i, problem in enumerate(problems) if problem.grader and r"\boxed" in words}
-        texts = [text if words.strip() in text or i in others else text + joint for i, text in enumerate(texts)]
-    if template:
-        texts = [_templated(text, tokenizer, name) for text in texts]
-    ids = tokenizer(texts, add_special_tokens=not template)["input_ids"]
-    ids = [_single_bos(row, tokenizer.bos_token_id) for row in ids]
-    kept = [i for i, row in enumerate(ids) if 0 < len(row) <= max_tokens]
+    words = [_writable(text, "--suffix") for text in ([suffix] if isinstance(suffix, str) else suffix) if text.strip()]
+    if template and QUESTION not in _templated(QUESTION, tokenizer, name, now):
+        raise ValueError(f"the chat template of {name} leaves the question out of the prompt: see --no-template")
+    kept, prompts, shortest = [], [], math.inf
+    shared = {}  # one object per id, however many prompts hold it: a quarter of the memory
+    for first in range(0, len(problems), BATCH):
+        texts = [_with_suffixes(problem, words) for problem in problems[first : first + BATCH]]
+        if template:
+            texts = [_templated(text, tokenizer, name, now) for text in texts]
+        for problem, ids in zip(
+            problems[first:], tokenizer(texts, add_special_tokens=not template)["input_ids"], strict=False
+        ):
+            ids = [shared.setdefault(i, i) for i in _single_bos(ids, tokenizer.bos_token_id)]
+            shortest = min(shortest, len(ids))
+            if 0 < len(ids) <= max_tokens:
+                kept.append(problem)
+                prompts.append(ids)
     if not kept:
-        shortest = min(map(len, ids))
-        raise ValueError(f"none of {len(ids)} prompts fits in {max_tokens} tokens, the shortest has {shortest}")
-    return [problems[i] for i in kept], [ids[i] for i in kept], len(ids) - len(kept)
+        raise ValueError(f"none of {len(problems)} prompts fits in {max_tokens} tokens, the shortest has {shortest}")
+    return kept, prompts, len(problems) - len(kept)
 
 
-def _templated(text, tokenizer, name):
+def _with_suffixes(problem, suffixes):
+    """The problem's text and those of the suffixes that it does not hold yet."""
+    text = problem.prompt
+    for words in suffixes:
+        if words.strip() not in text and not (problem.grader and r"\boxed" in words):
+            text += words if words[0].isspace() else " " + words
+    return text
+
+
+def _templated(text, tokenizer, name, now):
     import jinja2
 
-    chat = [{"role": "user", "content": text}]
+    chat, tells_date = [{"role": "user", "content": text}], "strftime_now" in str(tokenizer.chat_template)
+    # A run that goes on tomorrow asks what it asked today
+    date = {"strftime_now": now.strftime} if now and tells_date else {}
     try:
-        return tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-    except jinja2.TemplateError as error:
-        raise ValueError(f"the chat template of {name} refuses a single user message: {_one_line(error)}") from error
+        return tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False, **date)
+    except (jinja2.TemplateError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"the chat template of {name} refuses a single user message: {one_line(error)}") from error
+
+
+def fingerprint(problems: Sequence[Problem]) -> int:
+    """Of questions, truths and their order: equal for equal data, on every rank and at every start."""
+    total = 0
+    for p in problems:
+        total = zlib.crc32(repr((p.index, p.prompt, p.truth)).encode("utf-8", "backslashreplace"), total)
+    return total
+
+
+def duplicates(problems: Sequence[Problem]) -> int:
+    """How many problems ask what an earlier one asks."""
+    return len(problems) - len({p.prompt for p in problems})
 
 
 def _single_bos(ids, bos):
