@@ -9,7 +9,6 @@ the numbers mean (minidrpo/rundir/metrics.py), tables and the page (minidrpo/sho
 
 import dataclasses
 import itertools
-import math
 import os
 import sys
 import time
@@ -295,15 +294,15 @@ def room_for_responses(cfg: Config, longest_prompt: int) -> tuple[int, str | Non
     """(tokens a response may have, a note or None): --max-response-tokens, or what the model's context leaves."""
     try:
         config = transformers.AutoConfig.from_pretrained(cfg.model, trust_remote_code=cfg.trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever Transformers' readers raise
         raise ValueError(f"no model config at {cfg.model}: {error}") from error
-    context = getattr(config, "max_position_embeddings", None) or math.inf
+    context, why = loading.context_of(config)
     if context <= longest_prompt:
-        raise ValueError(f"a prompt of {longest_prompt} tokens leaves no room in the model's context of {context}")
+        raise ValueError(f"a prompt of {longest_prompt} tokens leaves no room in {context} tokens ({why})")
     room, wanted = context - longest_prompt, cfg.max_response_tokens
     if room >= wanted:
         return wanted, None
-    return room, f"responses end at {room} tokens, not {wanted}: the model's context is {context}"
+    return room, f"responses end at {room} tokens, not {wanted}: prompt and response have {context} ({why})"
 
 
 def main(argv=None):

@@ -27,7 +27,7 @@ from transformers.cache_utils import Cache
 
 from minidrpo.engine import arrival, decoding, probe, vllm_engine
 from minidrpo.engine.decoding import DecodingBatch, GrowingLayer, advance, merge, remove_done, uniforms
-from minidrpo.engine.loading import eos_token_ids
+from minidrpo.engine.loading import context_of, eos_token_ids
 from minidrpo.engine.shard import forward_of, named_weights
 from minidrpo.records import Rollout
 
@@ -69,7 +69,8 @@ class TransformersSampler:
         self.model, self.max_batch, self.autocast = model, max_batch, autocast
         torch.backends.cuda.enable_cudnn_sdp(False)  # it would plan anew for every token (policy.py)
         self.exact = autocast is None and torch.finfo(model.dtype).bits >= 32
-        self.max_model_len = max_model_len or getattr(model.config, "max_position_embeddings", None)
+        context = context_of(model.config)[0]
+        self.max_model_len = min(max_model_len or context, context)
         self.eos_ids = eos_token_ids(model.config, getattr(model, "generation_config", None), tokenizer)
         self.dtype = autocast or model.dtype
         self.cached = True

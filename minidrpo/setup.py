@@ -205,11 +205,11 @@ def load_prompts(cfg, spec, split, tokenizer, log, now, limit=None):
 
 def check_sizes(cfg, problems, prompts, model, ctx):
     """ValueError where prompts, vocabulary, data or ranks do not fit together."""
-    context, longest = getattr(model.config, "max_position_embeddings", None), max(map(len, prompts))
-    if context and longest + cfg.max_response_tokens > context:
+    (context, why), longest = loading.context_of(model.config, model), max(map(len, prompts))
+    if longest + cfg.max_response_tokens > context:
         raise ValueError(
             f"a prompt of {longest} tokens and --max-response-tokens {cfg.max_response_tokens} exceed the context of "
-            f"{cfg.model}, {context} tokens"
+            f"{cfg.model}, {context} tokens ({why})"
         )
     vocabulary = model.get_input_embeddings().weight.shape[0]
     if max(map(max, prompts)) >= vocabulary:

@@ -1,5 +1,6 @@
 """loading.py - a causal LM and its tokenizer, from safetensors only, or one line that says why not."""
 
+import math
 import os
 import re
 import tempfile
@@ -127,6 +128,29 @@ def _one_line(error, limit=300):
     if not isinstance(error, OSError | ValueError):
         text = f"{type(error).__name__}: {text}"
     return text[:limit]
+
+
+def context_of(config: PretrainedConfig, model: nn.Module | None = None) -> tuple[float, str]:
+    """(tokens that a prompt and its response may have together, inf if there is no limit; what sets the limit).
+
+    Where rotary frequencies change with the length (longrope, dynamic NTK), the context ends at the change: the keys
+    in a cache keep the old ones, and a row's numbers would depend on its neighbours' lengths. model: its tables of
+    positions count, too, where some rows are taken for padding (RoBERTa's)."""
+    text, limits = config.get_text_config(decoder=True), [(math.inf, "")]
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions"):
+        if type(size := getattr(text, name, None)) is int and size > 0:
+            limits.append((size, "the model's context"))
+    rope = getattr(text, "rope_parameters", None) or {}
+    for part in (rope, *rope.values()):  # some have one for each type of layer
+        kind = str(part.get("rope_type")) if isinstance(part, dict) else ""
+        if kind == "longrope" or "dynamic" in kind:
+            size = part.get("original_max_position_embeddings") or getattr(text, "original_max_position_embeddings", 0)
+            limits += [(size, f"where its rotary frequencies change, {kind}")] if size else []
+    for name, module in model.named_modules() if model else ():
+        if isinstance(module, nn.Embedding) and module.weight.requires_grad and re.search(r"wpe|(?<!rel_)pos", name):
+            taken = getattr(module, "offset", 0) or (0 if module.padding_idx is None else module.padding_idx + 1)
+            limits.append((module.num_embeddings - taken, f"the table {name}"))
+    return min(limits)
 
 
 def eos_token_ids(
