@@ -19,6 +19,8 @@ FOLDER = ROOT / "notebooks"
 sys.path.insert(0, str(FOLDER))
 import claims  # noqa: E402
 
+import run  # noqa: E402
+
 LESSONS = sorted(FOLDER.glob("0*.ipynb"))
 OPPOSITE = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt,
@@ -28,7 +30,9 @@ CLOSE = ("abs", "isclose", "allclose", "near")  # their numbers are claimed, not
 
 
 def code_cells(path):
-    return ["".join(c["source"]) for c in json.loads(path.read_text("utf-8"))["cells"] if c["cell_type"] == "code"]
+    found = [c for c in json.loads(path.read_text("utf-8"))["cells"] if c["cell_type"] == "code"]
+    run.fill(path, found)
+    return ["".join(c["source"]) for c in found]
 
 
 # ------------------------------------------------------------------------------------------------------------ claim

@@ -55,7 +55,7 @@ def test_a_notebook_is_small_and_free_of_noise(path):
 def test_cells_that_show_something_have_their_output(path):
     for cell in json.loads(path.read_text("utf-8"))["cells"]:
         shows = re.search(r"print\(|plt\.subplots\(|check\(", "".join(cell["source"]))
-        if cell["cell_type"] == "code" and shows:
+        if cell["cell_type"] == "code" and shows and "gap" not in cell["metadata"].get("tags", ()):
             assert cell["outputs"], f"{path.name}, cell {cell['id']}: run notebooks/run.py"
 
 
@@ -63,7 +63,7 @@ def test_cells_that_show_something_have_their_output(path):
 def test_a_lesson_has_claim_picture_check_and_exercises(path):
     code, text = "\n".join(cells(path, "code")), "\n".join(cells(path, "markdown"))
     assert re.match(rf"# {int(path.name[:2])}\. ", text) and "**Claim.**" in text
-    assert "plt.subplots(" in code and code.count("assert ") >= 3
+    assert "plt.subplots(" in code and code.count("assert ") + code.count("claim(") >= 3
     assert len(cells(path, "code", "exercise")) >= 2
 
 
@@ -71,10 +71,10 @@ def test_a_lesson_has_claim_picture_check_and_exercises(path):
 def test_lessons_import_the_modules_and_never_rewrite_a_function(path):
     for source in cells(path, "code"):
         for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.FunctionDef):
+            if isinstance(node, ast.FunctionDef) and path.name[:2] != "00":  # there the student builds them
                 owners = [m.__name__ for m in (drpo, baselines) if hasattr(m, node.name)]
                 assert not owners, f"{path.name} writes {owners[0]}.{node.name} again"
-    assert "import drpo\n" in cells(path, "code", "setup")[0] or "from minidrpo." in cells(path, "code", "setup")[0]
+    assert "import drpo\n" in cells(path, "code", "setup")[0] or "from minidrpo" in cells(path, "code", "setup")[0]
 
 
 def test_the_modules_are_found_from_both_folders():

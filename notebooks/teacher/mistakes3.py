@@ -7,14 +7,33 @@ import torch
 import drpo
 
 
-def disco_b(correct):
-    scores = torch.zeros(correct.shape, dtype=torch.float64)
-    weight = drpo.positive_distribution(scores, correct, math.inf)
-    return drpo.drpo_credit(scores, correct, weight, 1.0, "mean")
+def scores(score_of, correct, size=2):
+    return torch.cat([score_of(rows) for rows in torch.arange(correct.numel()).split(size)]).view(correct.shape)
+
+
+def whole_batch(score_of, parameter, correct, weight, tau):
+    score = scores(score_of, correct, correct.numel())
+    (-drpo.drpo_objective(score, correct, weight, tau)).backward()
+
+
+def pairs(score_of, parameter, correct, weight, tau):
+    for rows in torch.arange(correct.numel()).split(2):
+        right, w = correct.flatten()[rows][None], weight.flatten()[rows][None]
+        (-drpo.drpo_objective(score_of(rows)[None], right, w, tau) / (correct.numel() // 2)).backward()
+
+
+def streamed(sign=-1.0, factor=1.0):
+    def step(score_of, parameter, correct, weight, tau):
+        with torch.no_grad():
+            credit = drpo.drpo_credit(scores(score_of, correct), correct, weight, tau).flatten()
+        for rows in torch.arange(correct.numel()).split(2):
+            (sign * factor * credit[rows] * score_of(rows)).sum().backward()
+
+    return step
 
 
 MISTAKES = {
-    "3a": {"near": (0.43, "close"), "wrong": [0.3, 10.0, 0.3 * math.log(2), 0]},
+    "3a": {"near": (math.exp(80 / 25.6), "right so far; now per token"), "wrong": [5, 100, math.exp(-80 / 25.6), 0.0]},
     "3b": {
         "near": (lambda *args: drpo.drpo_objective(*args), "size of every gradient"),
         "wrong": [
@@ -25,12 +44,16 @@ MISTAKES = {
         "bug": "detach|autograd|constant|depend",
     },
     "3c": {
-        "near": (lambda correct: disco_b(correct) * len(correct) / drpo.mixed_groups(correct).sum(), "right up to"),
+        "near": (whole_batch, "the gradient is right, but"),
+        "wrong": [pairs, streamed(sign=1.0), streamed(factor=4.0), lambda *args: 1 / 0, lambda *args: args[0]([0])],
+    },
+    "3d": {
+        "near": (([0.5, 0.5], [True, False], [0, 1], [0.5, 0.5]), "the accuracy rises"),
         "wrong": [
-            lambda correct: disco_b(correct) * len(correct),
-            lambda correct: -disco_b(correct),
-            lambda correct: disco_b(correct).sum(-1),
-            lambda correct: torch.where(correct, 1 / correct.sum(-1, keepdim=True), 0.0) / len(correct),
+            ([0.5, 0.5], [True, True], [0, 1], [0.5, 0.5]),
+            ([0.5, 0.6], [True, False], [0, 1], [0.5, 0.5]),
+            ([0.5, 0.5], [True, False], [0, 2], [0.5, 0.5]),
         ],
     },
+    "3e": {"near": ((0.5, 3 / 14), "right so far"), "wrong": [(0.43, 0.5), (0.43, 43), (0.43, 1.0)]},
 }
