@@ -18,7 +18,6 @@ from conftest import ROOT
 FOLDER = ROOT / "notebooks"
 sys.path.insert(0, str(FOLDER))
 import claims  # noqa: E402
-
 import run  # noqa: E402
 
 LESSONS = sorted(FOLDER.glob("0*.ipynb"))

@@ -15,7 +15,10 @@ import pages  # noqa: E402
 def test_links_of_a_notebook_become_links_of_a_page():
     assert pages.page_link("../drpo.py", "../..") == "../../drpo.py"
     assert pages.page_link("worlds.py", "../..") == "../../notebooks/worlds.py"
-    assert pages.page_link("03_from_disco_to_drpo.ipynb#x", "../..") == "03_from_disco_to_drpo.html#x"
+    assert (
+        pages.page_link("03_objective_credit_independence.ipynb#x", "../..")
+        == "03_objective_credit_independence.html#x"
+    )
     assert pages.page_link("../BENCHMARKS.md#the-study", "../..") == "../../BENCHMARKS.md#the-study"
     for same in ("https://arxiv.org/abs/2510.04474", "#below"):
         assert pages.page_link(same, "../..") == same

@@ -64,7 +64,7 @@ def test_a_lesson_has_claim_picture_check_and_exercises(path):
     code, text = "\n".join(cells(path, "code")), "\n".join(cells(path, "markdown"))
     assert re.match(rf"# {int(path.name[:2])}\. ", text) and "**Claim.**" in text
     assert "plt.subplots(" in code and code.count("assert ") + code.count("claim(") >= 3
-    assert len(cells(path, "code", "exercise")) >= 2
+    assert len(cells(path, "code", "exercise") + cells(path, "code", "gap")) >= 2
 
 
 @pytest.mark.parametrize("path", PATHS, ids=by_name)
