@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from minidrpo.records import Problem
-from minidrpo.tasks import arithmetic, thinking
+from minidrpo.tasks import arithmetic, knights, thinking
 from minidrpo.tasks.files import SUFFIXES, TEXT_COLUMNS, TRUTH_COLUMNS, one_line, read_rows
 from minidrpo.tasks.graders import GRADERS
 
@@ -148,6 +148,8 @@ def rows_to_problems(rows: list[dict], source: str, where: str, *, skip_unanswer
     for i, row in enumerate(rows):
         if not isinstance(row, dict):
             raise ValueError(f"{where}: row {i} is {_kind(row)}, want an object with a question and a truth")
+    if knights.PUBLIC <= rows[0].keys():
+        rows = _public_puzzles(rows, where)
     text_column = _choose(rows[0], TEXT_COLUMNS, where, "the question")
     truth_column = _choose(rows[0], TRUTH_COLUMNS, where, "the truth")
     problems, without_truth = [], []
@@ -171,6 +173,17 @@ def rows_to_problems(rows: list[dict], source: str, where: str, *, skip_unanswer
         more = f" ({len(without_truth)} of {len(rows)} rows lack one)" if len(without_truth) > 1 else ""
         raise ValueError(f"{without_truth[0]}: no truth{more}; --skip-unanswered leaves such rows out")
     return problems
+
+
+def _public_puzzles(rows, where):
+    """Rows of the public knights-and-knaves files as rows with a question, a truth and their grader."""
+    puzzles = []
+    for i, row in enumerate(rows):
+        try:
+            puzzles.append(knights.from_public(row))
+        except ValueError as error:
+            raise ValueError(f"{where}: row {i} is no puzzle: {error}") from error
+    return puzzles
 
 
 def _choose(row, columns, where, what):

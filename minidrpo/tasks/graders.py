@@ -14,9 +14,9 @@ and, as a built-in task, what data.py asks of every one: problems(n, split=..., 
 
 from types import ModuleType
 
-from minidrpo.tasks import programs, tools
+from minidrpo.tasks import knights, programs, tools
 
-GRADERS: dict[str, ModuleType] = {"tools": tools, "programs": programs}
+GRADERS: dict[str, ModuleType] = {"tools": tools, "programs": programs, "knights": knights}
 
 
 def scores() -> list[str]:

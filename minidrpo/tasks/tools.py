@@ -180,14 +180,23 @@ def best_in_all(score: list[list[float]]) -> list[float]:
     return [-sum(cost[i][j] for j, i in enumerate(owner[:m]) if i is not None)]
 
 
+def read_truth(truth: str) -> list:
+    """The calls of a truth. ValueError for a text that is none: no thought, or calls that cannot be read."""
+    if not truth.startswith("<think>") or not format_reward(truth, truth):
+        raise ValueError(f"a truth is <think>..</think> and then calls or a reply, got {truth[:80]!r}")
+    if "<tool_call>" in truth:
+        correctness_reward(truth, truth)
+    return calls_of(truth) if "<tool_call>" in truth else []
+
+
 def grade(response: str, truth: str) -> Grade:
     """Correct: the calls are those of the truth, in any order and whatever the format. Where the truth calls nothing: a
     reply, and no call. The answer is the calls, as one line each, in a fixed order."""
     scores = {"format": format_reward(response, truth), "tool_correct": correctness_reward(response, truth)}
     if "<tool_call>" not in truth:
         reply, closing, _ = response.partition("<response>")[2].partition("</response>")
-        replied = bool(closing) and "<tool_call>" not in response
-        return Grade(replied, "correct" if replied else "wrong", reply.strip() if closing else None, scores)
+        right = bool(closing) == ("<response>" in truth) and "<tool_call>" not in response
+        return Grade(right, "correct" if right else "wrong", reply.strip() if closing else None, scores)
     if "<tool_call>" not in response:
         return Grade(False, "no_call", None, scores)
     try:
@@ -207,7 +216,7 @@ TOPICS = "lunch sales travel music".split()
 MONEY = "euro dollar yen rupee".split()
 NUMBERS = range(2, 100)
 
-TOOLS = {  # name: (how a request asks for it, ((the two names that a parameter may have), its values), ...)
+TOOLS = {  # name: (how a request asks for it, a parameter's name in either spelling, its values, the next one, ...)
     "weather": ("the weather in {} on {}", ("city", "place"), CITIES, ("day", "date"), DAYS),
     "timer": ("a timer for {} minutes", ("minutes", "time"), NUMBERS),
     "mail": ("a mail to {} about {}", ("to", "person"), PEOPLE, ("about", "topic"), TOPICS),
@@ -238,9 +247,10 @@ def thought_of(names: list[str]) -> str:
 
 
 def drawn(level: int, rng: random.Random) -> tuple[dict, list]:
-    """(listed: {name: its parameters' names here}, asked: [(name, values), ...]) of one random problem."""
-    names = rng.sample(list(TOOLS), LISTED)
-    listed = {name: [rng.choice(pair) for pair in TOOLS[name][1::2]] for name in names}
+    """(listed: {name: its parameters' names here}, asked: [(name, values), ...]) of one random problem. Its parameters
+    are spelled in one of two ways, which only its list of tools shows."""
+    names, spelling = rng.sample(list(TOOLS), LISTED), rng.randrange(2)
+    listed = {name: [pair[spelling] for pair in TOOLS[name][1::2]] for name in names}
     if level == LEVELS:
         wanted = [rng.choice([name for name in TOOLS if name not in listed])]
     else:
