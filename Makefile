@@ -6,13 +6,14 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: train compare test test-vllm notebooks test-notebooks lessons slides lint setup clean help
+.PHONY: train compare test test-vllm test-track notebooks test-notebooks lessons slides lint setup clean help
 
 help:
 	@echo "make train   train the embedded tiny model with DRPO on this machine (ARGS='--lam 0.2' adds flags)"
 	@echo "make compare DRPO, GRPO with a length penalty and DisCO side by side, on easy and hard problems (minutes)"
 	@echo "make test    run the test suite"
 	@echo "make test-vllm  the tests that need vLLM, on its CPU build in $(VLLM) (4 GB, minutes the first time)"
+	@echo "make test-track  the tests of --track with the real TensorBoard, trackio and Weights & Biases, offline"
 	@echo "make notebooks  open the lessons in Jupyter"
 	@echo "make lessons the lessons as HTML pages, in order, into runs/pages (nothing is run)"
 	@echo "make test-notebooks  run them all from top to bottom"
@@ -31,6 +32,9 @@ test: setup
 
 test-vllm: $(VLLM)/.ready
 	$(VLLM)/bin/python -m pytest -m vllm $(ARGS)
+
+test-track: $(VENV)/.track
+	$(BIN)/python -m pytest -m track $(ARGS)
 
 # The server's root is the repository's, as the lessons link to the code.
 notebooks: $(VENV)/.notebooks
@@ -60,6 +64,10 @@ $(READY): pyproject.toml
 
 $(VENV)/.notebooks: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,notebooks]'
+	@touch $@
+
+$(VENV)/.track: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,track]'
 	@touch $@
 
 # vLLM's CPU build asks for torch 2.13.0+cpu, so pip must be able to see PyTorch's CPU wheels. torchvision and its kin

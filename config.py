@@ -106,8 +106,8 @@ class RunConfig:
     """Newest checkpoints that stay on disk, the last one included."""
     show_every: int = value(10, "1 or more")
     """Steps between two whole responses printed to read."""
-    tensorboard: bool = False
-    """Also write the numbers for TensorBoard (pip install tensorboard)."""
+    track: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
+    """Also show the numbers, settings and samples there (pip install '.[track]')."""
     resume: bool = True
     """Go on from the run directory's newest checkpoint; --no-resume refuses a directory that is not empty."""
     trust_remote_code: bool = False
@@ -148,7 +148,7 @@ class RunConfig:
     def numbers(self) -> dict:
         """The settings that decide the run's numbers: two configs with equal numbers() may continue each other.
         Those of memory change no gradient, only its rounding: a run that ran out of it may go on with less."""
-        free = {"run_dir", "resume", "steps", "save_every", "keep_checkpoints", "show_every", "tensorboard"}
+        free = {"run_dir", "resume", "steps", "save_every", "keep_checkpoints", "show_every", "track"}
         free |= {"micro_batch_tokens", "gradient_checkpointing", "gpu_memory_utilization", "shard", "compile"}
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in free}
 

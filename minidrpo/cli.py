@@ -30,6 +30,7 @@ RENAMED = {  # older names of flags: they still work, with a note
     "--eval-problems": "--max-problems",
     "--limit": "--max-problems",
     "--eval-top-p": "--top-p",
+    "--tensorboard": "--track=tensorboard",
 }
 
 # ------------------------------------------------------------------------------------------------------------- values

@@ -11,7 +11,6 @@ first drops the lines its checkpoint does not know.
 
 import contextlib
 import dataclasses
-import importlib.util
 import json
 import math
 import os
@@ -26,7 +25,7 @@ from tqdm import tqdm
 
 from minidrpo.cli import flag_of
 from minidrpo.engine import hardware
-from minidrpo.rundir import checkpoint, jsonl, lock
+from minidrpo.rundir import checkpoint, jsonl, lock, track
 from minidrpo.rundir.metrics import step_times, time_line
 
 TIME = "%Y-%m-%d %H:%M:%S"
@@ -38,11 +37,11 @@ class RunLog:
 
     def __init__(self, cfg, ctx):
         self.cfg, self.dir, self.main, self.ctx = cfg, cfg.directory, ctx.is_main, ctx
-        self.bar = self.writer = None
+        self.bar = None
         self.about = {}  # what an earlier start noted
         self._refuse_other_config()
-        if cfg.tensorboard and not importlib.util.find_spec("tensorboard"):
-            raise ValueError("--tensorboard needs the package tensorboard: pip install tensorboard")
+        track.check(cfg.track)
+        self.tracker = track.Tracker(cfg.track, self.dir, self.say)
         self.evaluations = jsonl.read(self.dir / "evals.jsonl")
 
     def _refuse_other_config(self):
@@ -97,6 +96,7 @@ class RunLog:
         about = _about(self.ctx) | {"first_start": now.strftime(TIME)}
         settings = dataclasses.asdict(self.cfg) | {"about": about}
         jsonl.write_text(self.dir / "config.json", _to_json(settings) + "\n")
+        self.tracker.begin(settings, done + 1)
         self.say(f"{'going on from step ' + str(done) if done else 'training'} in {self.dir}")
 
     # ------------------------------------------------------------------------------------------------ while it runs
@@ -120,8 +120,7 @@ class RunLog:
         if step % self.cfg.show_every == 0:
             recent = jsonl.read(self.dir / "metrics.jsonl")[-self.cfg.show_every :]
             self.say(f"step {step:>4}  time: {time_line(step_times(recent))}")
-        if self.cfg.tensorboard:
-            self._tensorboard(step, numbers)
+        self.tracker.numbers(step, numbers)
 
     def evaluation(self, step: int, result) -> None:
         """One held-out evaluation (an EvalResult)."""
@@ -129,6 +128,7 @@ class RunLog:
         self.evaluations.append(record)
         if self.main:
             jsonl.append(self.dir / "evals.jsonl", [record])
+            self.tracker.numbers(step, {f"held_out/{key}": value for key, value in record.items() if key != "step"})
             if step == 0 or step >= self.cfg.steps:  # to read side by side, in report.html
                 name = f"responses_{'after' if step else 'before'}.jsonl"
                 jsonl.write(self.dir / name, (r.as_dict() for r in result.responses))
@@ -152,6 +152,7 @@ class RunLog:
             )
         jsonl.append(self.dir / "samples.jsonl", [record for group in groups for record in group])
         if step % self.cfg.show_every == 0:
+            self.tracker.table(step, "samples", [record for group in groups for record in group])
             by_weight = (sorted(group, key=lambda r: (-r["weight"], r["length"])) for group in groups)
             shown = max(by_weight, key=lambda group: group[0]["weight"] - group[-1]["weight"])
             for r in (shown[0], shown[-1]):
@@ -159,18 +160,8 @@ class RunLog:
                 self.say(f"--- {_clip(r['prompt'], 200)}  [{verdict}, {r['length']} tokens, weight {r['weight']:.2f}]")
                 self.say(_clip(r["response"], 600))
 
-    def _tensorboard(self, step, numbers):
-        from torch.utils.tensorboard import SummaryWriter  # optional: __init__ checks that it is there
-
-        if self.writer is None:  # a resumed run writes its steps again: purge_step hides the first writing
-            self.writer = SummaryWriter(self.dir / "tensorboard", purge_step=step)
-        for key, value in numbers.items():
-            if isinstance(value, int | float):
-                self.writer.add_scalar(key, value, step)
-
     def close(self) -> None:
-        if self.writer:
-            self.writer.close()
+        self.tracker.close()
 
 
 def _same(name, theirs, ours):
