@@ -1,4 +1,5 @@
-"""track.py - a run's numbers where people look for them: TensorBoard, trackio or Weights & Biases. Optional, one at a time.
+"""track.py - a run's numbers where people look for them: TensorBoard, trackio or Weights & Biases. Optional.
+
 
 Names are those of metrics.jsonl; a held-out evaluation's begin with `held_out/`. The run's files stay the record: a
 tracker that fails is noted once and left out, and the training goes on.
