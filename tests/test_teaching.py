@@ -3,12 +3,16 @@
 import doctest
 import importlib.util
 import json
+import math
 import re
 import subprocess
 
 import pytest
+import torch
 
+import drpo
 from conftest import ROOT
+from minidrpo.methods import baselines
 
 
 def table_after(page, heading):
@@ -91,6 +95,28 @@ def test_the_slides_hold_their_pictures_and_load_nothing():
         outside = re.sub(r'src="data:[^"]*"', "", page)
         assert not re.search(r"https?://|\bsrc=|<link|@import|url\(", outside)
         assert all(note.split()[5] in page for _, note in slides)
+
+
+def test_the_numbers_on_the_slides_are_those_of_the_code_and_the_study():
+    slides = [text.replace("−", "-").replace("**", "") for text, _ in builder().read()]
+    right = torch.tensor([[True] * 3 + [False] * 3])
+    reward = baselines.length_penalty_reward(right, torch.tensor([[0.27, 0.4, 0.8, 0.5, 0.5, 0.5]]), 1, alpha=1.0)
+    said = next(line for line in slides[2].splitlines() if line.startswith("| advantage"))
+    assert [float(x) for x in re.findall(r"-?\d\.\d\d", said)] == [
+        round(a, 2) for a in baselines.grpo_advantage(reward)[0].tolist()
+    ]
+    assert f"The mean is {reward.mean():.3f}" in slides[2]
+    rows = [line for line in slides[6].splitlines() if line.startswith("| λ")]
+    for row, lam in zip(rows, (0.02, 0.1, 0.5, math.inf), strict=True):
+        preference = drpo.length_preference(torch.tensor([[1000, 2000, 4000]]), 8192)
+        weight = drpo.positive_distribution(preference, right[:, :3], lam)[0]
+        assert [float(x) for x in re.findall(r"\d\.\d{3}", row)] == [round(w, 3) for w in weight.tolist()], row
+        size = float(re.search(r"([\d.]+) of 3", row)[1])
+        assert size == pytest.approx(1 / weight.square().sum().item(), abs=0.051)
+    study = (ROOT / "docs/thinking.md").read_text()
+    for row in (line.split("|") for line in slides[11].splitlines() if line.startswith("| ")):
+        for number in re.findall(r"\d+\.\d", row[2]):
+            assert f"| {number} [" in study or f"is {number} %" in study, number
 
 
 def test_make_slides_says_so_where_no_browser_can_print(tmp_path, monkeypatch, capsys):
