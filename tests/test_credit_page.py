@@ -73,6 +73,13 @@ def test_in_a_real_browser(browser, width):
         group |= {"score": [-0.3, -0.35, -0.45, -0.3, -0.4, -0.6], "lam": 0.1, "tau": 10.0}
         return pytest.approx(credit_page.python_credit(group | {"alpha": 1.0} | changes)[method], abs=0.0051)
 
+    for start in (1, 2, 3, 0):  # every example fits, the longest numbers included
+        browser.find_elements("css selector", "#starts button")[start].click()
+        assert run("return document.documentElement.scrollWidth") <= width
+        cut = (
+            "return [...document.querySelectorAll('#credit td')].filter(c => c.scrollWidth > c.clientWidth + 1).length"
+        )
+        assert run(cut) == 0
     # Figure 1 to begin with; then sliders, a bar and a grade, by keyboard alone
     assert all(cells(method) == expected(method) for method in ("drpo", "grpo-lp sample", "rloo-lp", "gdpo", "lead"))
     pushed = run("return [...document.querySelectorAll('tr[data-method=\"grpo-lp sample\"] td')].map(c => c.className)")
