@@ -23,6 +23,7 @@ from minidrpo.tasks.data import SUFFIX
 
 TINY_MODEL = str(Path(minidrpo.tiny.__file__).resolve().parent)
 THINKING_MODEL = str(Path(TINY_MODEL) / "thinking")
+PROGRAMS_MODEL = str(Path(TINY_MODEL) / "programs")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class RunConfig:
     model: str = value("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "a name")
     """A directory or Hub id of a causal LM in safetensors."""
     train_data: str = "deepscaler"
-    """A Hub id, a .parquet/.json/.jsonl file, or built in: arithmetic, thinking (thinking@0.9: nine tenths easy)."""
+    """A Hub id, a .parquet/.json/.jsonl file, or built in: arithmetic, thinking (thinking@0.9: nine tenths easy),
+    programs."""
     eval_data: str = "aime"
     """Held-out problems, named as in train_data or eval.py."""
     suffix: str = SUFFIX
@@ -187,6 +189,12 @@ PRESETS = {  # name: (what it is for, its fields; those of a method count where 
         "the embedded model of a world where thinking pays, on any machine, minutes on a CPU",
         TINY_FIELDS
         | dict(model=THINKING_MODEL, train_data="thinking", eval_data="thinking", prompts_per_step=16, steps=60),
+    ),
+    "programs": (
+        "the embedded model that writes programs: GDPO on three rewards, on any machine, minutes on a CPU",
+        TINY_FIELDS
+        | dict(model=PROGRAMS_MODEL, train_data="programs", eval_data="programs", method="gdpo", length_limit=10)
+        | dict(prompts_per_step=16, steps=60, max_response_tokens=64),
     ),
     "small": (
         "Qwen2.5-0.5B-Instruct on GSM8K, one GPU of 16 GB or more",

@@ -3,6 +3,7 @@
     python -m experiments.study                       the thinking world; start it again and it goes on
     python -m experiments.study --parts lr decide     only these parts (study_cells.py says what they hold)
     python -m experiments.study habit                 the older study, on the first embedded model
+    python -m experiments.study programs              several rewards at once; tools likewise
 
 First each method's learning rate: one middle strength, every rate of one small grid, judged on validation problems of
 the training split. Then the cells at that rate, judged on the test problems. Each run is train.py's loop in a process
@@ -29,11 +30,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 import config
-from experiments import study_plots, study_rows, thinking_plots
+from experiments import several_plots, study_plots, study_rows, thinking_plots
 from experiments.study_cells import WORLDS, Cell, World, problem_sets, train_set
 from minidrpo import cli
 from minidrpo.engine.distributed import end_with_parent
-from minidrpo.methods.table import METHODS
 from minidrpo.rundir import jsonl, lock, metrics
 
 BUDGET = ("steps", "prompts_per_step", "train_problems", "max_problems", "samples")
@@ -100,9 +100,19 @@ class Study:
 
 
 HABIT = dict(world="habit", steps=20, train_problems=80, max_problems=512, dir="runs/study")
+
+
+def several(world):
+    """A study of a task that names its rewards: no problem comes twice."""
+    results = f"experiments/results/{world}"
+    budget = dict(steps=40, train_problems=640, max_problems=250, samples=2)
+    return Study(world=world, **budget, dir=f"runs/study-{world}", out=f"{results}.csv", figure=f"{results}.png")
+
+
 PRESETS = {
     "thinking": ("the world where thinking pays", Study()),
     "habit": ("the first embedded model", Study(**HABIT, out="experiments/results/study.csv")),
+    **{name: ("several rewards: GDPO beside GRPO on their sum", several(name)) for name in WORLDS if WORLDS[name].task},
 }
 
 
@@ -111,14 +121,14 @@ PRESETS = {
 
 def run_config(study, cell: Cell, lr, role):
     """The training run of one cell: the world's preset with this budget. role: "lr" (validation) or "study" (test)."""
-    hyperparameter = METHODS[cell.method].hyperparameter
-    name = cell.method + (f"-{hyperparameter}{cell.strength:g}" if cell.strength is not None else "")
+    name = "-".join((cell.method, *cell.rewards))
+    name += f"-{study.rules.knob(cell)}{cell.strength:g}" if cell.strength is not None else ""
     name += (f"-share{cell.share:g}" if cell.share is not None else "") + f"-lr{lr:g}-base{cell.base}-seed{cell.seed}"
     preset = config.PRESETS[study.rules.preset][1]
     return config.make(
         study.rules.preset,
         cell.method,
-        **({hyperparameter: cell.strength} if cell.strength is not None else {}),
+        **study.rules.settings(cell),
         model=str(study.path("bases", cell.base)) if cell.base else preset["model"],
         lr=lr,
         seed=cell.seed,
@@ -137,7 +147,8 @@ def run_config(study, cell: Cell, lr, role):
 
 def base_config(study, role, base=0):
     """A run of one step at learning rate 0: its evaluation before that step is the base's."""
-    cfg = run_config(study, Cell(base, 0, "drpo", math.inf, study.rules.share), 0.0, role)
+    method, strength = ("gdpo", None) if study.rules.task else ("drpo", math.inf)
+    cfg = run_config(study, Cell(base, 0, method, strength, study.rules.share), 0.0, role)
     return dataclasses.replace(cfg, eval_start=True, steps=1, run_dir=str(study.path(role, f"base{base}")))
 
 
@@ -150,8 +161,9 @@ def claim_directory(study):
     if theirs != ours:
         raise ValueError(f"{study.dir} holds a study with {theirs}, this one has {ours}: choose another --dir")
     sets = problem_sets(study.rules, study.train_problems, study.max_problems)
+    grader = {"grader": study.rules.preset} if study.rules.task else {}
     for name, problems in sets.items():
-        lines = ({"problem": text, "answer": truth} for text, truth in problems)
+        lines = ({"problem": text, "answer": truth} | grader for text, truth in problems)
         jsonl.write(study.path(f"{name}.jsonl"), lines)
     jsonl.write_text(path, json.dumps(ours) + "\n")
 
@@ -251,12 +263,15 @@ def tuning(study, methods):
 
 
 def choose_lr(study, method):
-    """The grid's best rate for a method by its accuracy-efficiency score against the base, on validation problems."""
+    """The grid's best rate for a method, on validation problems: by its accuracy-efficiency score against the base, or
+    by the mean of the rewards that a task names."""
     base = jsonl.read(Path(base_config(study, "lr").run_dir) / "evals.jsonl")[0]
 
     def score(cfg):
         if not is_done(cfg):  # diverged: its log says how
             return -math.inf
+        if study.rules.task:
+            return study_rows.mean_reward(cfg)
         end = jsonl.read(Path(cfg.run_dir) / "evals.jsonl")[-1]
         return metrics.aes(end["accuracy"], end["mean_length"], base["accuracy"], base["mean_length"])
 
@@ -373,6 +388,8 @@ def run_study(study, parts, cells, methods):
         return 1 if errors else 0  # no test problem was looked at: there is nothing to draw
     if study.world == "habit":
         study_plots.write_all(path, path.parent)
+    elif study.rules.task:
+        several_plots.write_all(path, path.parent, study.figure)
     else:
         thinking_plots.write_all(path, path.parent, study.figure)
     return 1 if errors else 0

@@ -4,6 +4,9 @@
                 map      every method of mode_model.py, which predicted it, at three shares of easy prompts
                 sweep    the strengths of eight methods
     habit       sweep    the older study, on the first embedded model
+    tools       compare  GDPO, GRPO on the sum, the same without std, on the rewards that the task names
+    programs    compare  the same
+                weights  the length reward's weight, conditioned and not, for GDPO and for GRPO on the sum
 
 Before them comes the part `lr`: each method at its middle strength, with every learning rate of one grid. A cell that
 occurs in two parts is one run.
@@ -12,8 +15,11 @@ occurs in two parts is one run.
 import math
 from dataclasses import dataclass
 
+import config
 from experiments import mode_model
+from minidrpo.methods.table import METHODS
 from minidrpo.tasks import arithmetic, thinking
+from minidrpo.tasks.graders import GRADERS
 
 
 @dataclass(frozen=True, order=True)
@@ -26,9 +32,12 @@ class Cell:
     """Of the run: the order of the problems, and the sampling."""
     method: str
     strength: float | None
-    """Of the method's hyperparameter; None where it has none, or is at its default."""
+    """Of the method's hyperparameter; None where it has none, or is at its default. Where a task names its rewards: the
+    weight of the length reward, the others having 1."""
     share: float | None
     """Of easy problems in training; None in a world without that dial."""
+    rewards: tuple[str, ...] = ()
+    """Other rewards than those that the task names."""
 
 
 @dataclass(frozen=True)
@@ -50,18 +59,36 @@ class World:
         return list(dict.fromkeys(cell for part in parts or self.parts for cell in self.parts[part]))
 
     @property
+    def task(self):
+        """The module of a task that names its own rewards, or None."""
+        return GRADERS.get(self.preset)
+
+    def knob(self, cell) -> str:
+        """What a cell's strength is the strength of."""
+        return "length_weight" if self.task else METHODS[cell.method].hyperparameter
+
+    def settings(self, cell) -> dict:
+        """What a cell changes in its method's settings."""
+        if "rewards" not in METHODS[cell.method].flags or not self.task:
+            return {} if cell.strength is None else {self.knob(cell): cell.strength}
+        rewards = cell.rewards or self.task.REWARDS
+        weights = (cell.strength if name in ("length", "conditioned_length") else 1.0 for name in rewards)
+        return {"rewards": rewards, "reward_weights": () if cell.strength is None else tuple(weights)}
+
+    @property
     def shares(self) -> list:
         return sorted({cell.share for cell in self.cells()}, key=lambda share: share or 0)
 
 
-def product(methods, strengths, shares, seeds, bases=(0,)) -> list[Cell]:
+def product(methods, strengths, shares, seeds, bases=(0,), rewards=((),)) -> list[Cell]:
     """strengths: {method: its strengths}. Base by base, then seed by seed."""
     return [
-        Cell(base, seed, method, strength, share)
+        Cell(base, seed, method, strength, share, names)
         for base in bases
         for seed in range(seeds)
         for share in shares
         for method in methods
+        for names in rewards
         for strength in strengths[method]
     ]
 
@@ -112,9 +139,33 @@ HABIT_MIDDLE = {
     **{"grpo-sum": 64, "gdpo": 64},
 }
 
+# ------------------------------------------------------------------------------------------------------ several rewards
+
+SEVERAL = {"gdpo": None, "grpo-sum": None, "grpo-sum-no-std": None}
+WEIGHTS = (0.25, 1.0, 4.0)  # of the length reward
+
+
+def several_parts(rewards: tuple[str, ...]) -> dict[str, list[Cell]]:
+    """rewards: the task's own. Where conditioned_length is among them, its weight is swept (1 is compared already), and
+    that of `length`, which every short response earns, in its place."""
+    parts = {"compare": product(SEVERAL, dict.fromkeys(SEVERAL, (None,)), (None,), seeds=3)}
+    if "conditioned_length" in rewards:
+        raw = tuple("length" if name == "conditioned_length" else name for name in rewards)
+        both = ("gdpo", "grpo-sum")
+        cells = product(both, dict.fromkeys(both, [w for w in WEIGHTS if w != 1]), (None,), seeds=2)
+        cells += product(both, dict.fromkeys(both, WEIGHTS), (None,), seeds=2, rewards=(raw,))
+        parts["weights"] = sorted(cells, key=lambda cell: cell.seed)
+    return parts
+
+
 WORLDS = {
     "thinking": World("thinking", MIDDLE, thinking.EASY_SHARE, thinking_parts()),
     "habit": World("tiny", HABIT_MIDDLE, None, {"sweep": product(HABIT_STRENGTHS, HABIT_STRENGTHS, (None,), seeds=3)}),
+    **{
+        name: World(name, SEVERAL, None, several_parts(task.REWARDS))
+        for name, task in GRADERS.items()
+        if name in config.PRESETS  # there is an embedded base
+    },
 }
 
 
@@ -124,8 +175,8 @@ WORLDS = {
 def problem_sets(world: World, n_train: int, n_validation: int) -> dict[str, list[tuple[str, int]]]:
     """{name of a file: [(problem, truth)]}: what runs train on, a set per share, and as many problems as an evaluation
     takes for choosing learning rates. All are of the training split; no validation problem is in a training set."""
-    if world.preset == "tiny":
-        made = arithmetic.problems(n_train + n_validation, split="train")
+    if task := world.task or (arithmetic if world.preset == "tiny" else None):
+        made = task.problems(n_train + n_validation, split="train")
         sets = {"train": made[:n_train], "validation": made[n_train:]}
     else:
         sets = {train_set(share): thinking.problems(n_train, split="train", easy_share=share) for share in world.shares}

@@ -9,21 +9,23 @@ from pathlib import Path
 from statistics import fmean
 
 from experiments.study_cells import Cell
-from minidrpo.methods.table import METHODS
+from minidrpo.methods import rewards
+from minidrpo.methods.table import METHODS, Batch
 from minidrpo.records import GradedResponse
 from minidrpo.rundir import jsonl
-from minidrpo.rundir.metrics import summarise
+from minidrpo.rundir.metrics import exceed, summarise
 from minidrpo.rundir.results import FIELDS
-from minidrpo.tasks import thinking
+from minidrpo.tasks import graders, thinking
 
-HEAD = ("method", "hyperparameter", "strength", "share", "base", "lr", "seed")
+HEAD = ("method", "hyperparameter", "strength", "share", "base", "lr", "seed", "rewarded")
 COLUMNS = (
     *(*HEAD, "role", "phase", "step", "group", "accuracy", "accuracy_se", "mean_length", "mean_length_se"),
     *("mean_length_correct", "short", "truncated", "mixed_groups", "entropy", "kl", "grad_norm"),
-    *("reward_length", "seconds"),
+    *("reward_length", "seconds", "exceed", *graders.scores()),
 )
 PROBLEM_COLUMNS = (*HEAD, "level", "right", "tokens")  # a space between problems
 EASY = "thinking/level-1"
+RANGES = {"tool_correct": (-3, 3)}  # of rewards that are not between 0 and 1
 
 
 def responses_file(cfg, when="after") -> Path:
@@ -41,8 +43,9 @@ def problems_path(path: str | Path) -> Path:
 
 
 def head(cfg, cell: Cell) -> dict:
-    name = METHODS[cfg.method].hyperparameter if cell.strength is not None else ""
-    return vars(cell) | {"hyperparameter": name, "lr": cfg.lr}
+    knob = "length_weight" if getattr(cfg, "reward_weights", ()) else METHODS[cfg.method].hyperparameter
+    about = {"hyperparameter": knob if cell.strength is not None else "", "rewarded": " ".join(cell.rewards)}
+    return vars(cell) | about | {"lr": cfg.lr}
 
 
 def of_run(cfg, cell: Cell, role):
@@ -51,16 +54,17 @@ def of_run(cfg, cell: Cell, role):
     for record in jsonl.read(Path(cfg.run_dir) / "metrics.jsonl"):
         seconds = sum(v for k, v in record.items() if k.startswith("seconds_"))
         total += seconds
+        record |= record.pop("rewards", {})
         if role == "study":
             yield head(cfg, cell) | record | {"role": role, "phase": "train", "group": "all", "seconds": seconds}
     about = head(cfg, cell) | {"role": role, "phase": "held out", "step": cfg.steps, "seconds": total}
-    yield from (about | row for row in by_group(read_responses(cfg)))
+    yield from (about | row for row in by_group(read_responses(cfg), getattr(cfg, "length_limit", None)))
 
 
 def of_base(cfg, base, role):
     """The rows of a base before any step."""
     about = {"method": "base", "base": base, "role": role, "phase": "held out", "step": 0}
-    yield from (about | row for row in by_group(read_responses(cfg, "before")))
+    yield from (about | row for row in by_group(read_responses(cfg, "before"), getattr(cfg, "length_limit", None)))
 
 
 def of_failure(cfg, cell: Cell, role) -> dict:
@@ -72,8 +76,16 @@ def read_responses(cfg, when="after") -> list[GradedResponse]:
     return [GradedResponse(**row) for row in jsonl.lines(responses_file(cfg, when), FIELDS)]
 
 
-def by_group(responses: list[GradedResponse]):
-    """A row of numbers per group of problems."""
+def mean_reward(cfg) -> float:
+    """The mean of a run's rewards at its end, each between its least and largest possible value; not their weights'."""
+    responses = read_responses(cfg)
+    reward_PGK = rewards.several(Batch.of(responses, cfg.samples, range(len(responses) // cfg.samples)), cfg, {})
+    low_high = [RANGES.get(name, (0, 1)) for name in rewards.names(cfg)]
+    return fmean((reward_PGK[..., k].mean().item() - low) / (high - low) for k, (low, high) in enumerate(low_high))
+
+
+def by_group(responses: list[GradedResponse], limit=None):
+    """A row of numbers per group of problems. limit: the tokens of the length rewards, where there are any."""
     groups = {"all": responses}
     sources = sorted({r.source for r in responses})
     if EASY in sources and len(sources) > 1:
@@ -83,6 +95,9 @@ def by_group(responses: list[GradedResponse]):
         groups[source] = [r for r in responses if r.source == source]
     for group, own in groups.items():
         numbers = {k: v for k, v in summarise(own, breakdown=False).summary().items() if k in COLUMNS}
+        if limit:
+            within = fmean(r.correct and r.length <= limit for r in own)
+            numbers |= {"exceed": exceed(own, limit), "reward_length": within}
         # the habit world's model begins with the same words, which decide nothing there
         yield numbers | {"group": group, "short": short_share(own) if EASY in sources else None}
 

@@ -9,11 +9,13 @@ import sys
 import time
 
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conftest import ROOT
 from minidrpo.tasks import data, programs, stack_language
 from minidrpo.tasks.programs import grade, no_bug, pass_rate, problems
 from minidrpo.tasks.stack_language import Bug, ParseError, RunTimeError, parse, run
+from minidrpo.tiny import make_programs
 
 # ---- the language ---------------------------------------------------------------------------------------------------
 
@@ -90,6 +92,7 @@ TRUTH = "a b max ; 3 5 0 -> 5 ; 2 1 0 -> 2 ; 4 4 0 -> 4 ; 1 1000000000 0 -> 1000
         ("a b max b", 0, 0, "runtime_error"),  # leaves two numbers
         ("a b max b b * 0 * +", 0.75, 0, "runtime_error"),  # stops at the fourth test alone
         ("a b plus", 0, 0, "parse_error"),
+        ("a , b max", 0, 0, "parse_error"),
         ("", 0, 0, "parse_error"),
     ],
 )  # fmt: skip
@@ -103,8 +106,9 @@ def test_rewards_of_hand_computed_cases(program, rate, bug_free, reason):
         assert found.scores == {"pass_rate": rate, "no_bug": bug_free}
 
 
-def test_a_thought_alone_is_no_program():
+def test_a_thought_alone_is_no_program_and_a_semicolon_ends_one():
     assert grade("<think>a b max", TRUTH).reason == "parse_error"
+    assert grade("</think> a b max ; or so", TRUTH).answer == "a b max" and grade(TRUTH, TRUTH).correct
 
 
 @pytest.mark.parametrize(
@@ -186,7 +190,11 @@ def check(split, n, mutations):
     rng = random.Random(split)
     for text, truth, level in problems(n, split=split):
         reference, tests = programs.read_truth(truth)
-        assert grade(reference, truth).correct and pass_rate(reference, truth) == no_bug(reference, truth) == 1
+        assert (
+            grade(truth, truth).correct
+            and grade(reference, truth).correct
+            and pass_rate(reference, truth) == no_bug(reference, truth) == 1
+        )
         assert all(meaning(text, inputs) == value for inputs, value in tests)
         assert sum(word in {*programs.BINARY, *programs.UNARY} for word in reference.split()) == level + 1
         for _ in range(mutations):
@@ -256,3 +264,52 @@ def test_the_task_is_loaded_by_name_and_from_a_file(tmp_path):
 def test_problems_refuses_what_it_cannot_give(bad):
     with pytest.raises(ValueError, match="programs"):
         problems(**bad)
+
+
+# ---- the base -------------------------------------------------------------------------------------------------------
+
+
+def rows(progress, n=400):
+    rng = random.Random(1)
+    for _ in range(n):
+        text, response = make_programs.training_row(rng, progress)
+        assert response.startswith("</think> ") and response.endswith("<eos>")
+        yield text, response.removesuffix("<eos>")
+
+
+def test_the_first_traces_are_right_and_later_ones_have_bugs_and_needless_words():
+    def graded(progress):
+        for text, response in rows(progress):
+            tests = (f"{a} {b} {c} -> {meaning(text, (a, b, c))}" for a, b, c in programs.TEST_INPUTS)
+            yield response, grade(response, " ; ".join(["", *tests]))
+
+    clean, late = list(graded(0.0)), list(graded(1.0))
+    assert all(g.correct for _, g in clean)
+    assert not any(make_programs.needless(g.answer) for response, g in clean if "neg neg" not in response)
+    assert {g.reason for _, g in late} == {"correct", "wrong", "parse_error", "runtime_error"}
+    pairs = [make_programs.needless(g.answer) for _, g in late if g.correct]
+    assert sum(n > 0 for n in pairs) > len(pairs) / 2, "right programs with needless words"
+
+
+def test_no_function_of_the_test_split_is_trained_on():
+    test = {truth.split(" ; ", 1)[1] for _, truth, _ in problems(400, split="test")}
+    for text, _ in rows(1.0):
+        tests = (f"{a} {b} {c} -> {meaning(text, (a, b, c))}" for a, b, c in programs.TEST_INPUTS)
+        assert " ; ".join(tests) not in test
+
+
+def test_needless_words_change_nothing():
+    for pair in make_programs.PAIRS:
+        for x in (-3, 0, 5):
+            assert run(parse(f"a {pair}"), (x, 1, 2)) == x
+
+
+@pytest.mark.slow
+def test_the_committed_base_can_be_mended_and_shortened():
+    tokenizer = AutoTokenizer.from_pretrained(make_programs.OUT)
+    model = AutoModelForCausalLM.from_pretrained(make_programs.OUT).eval()
+    numbers, _ = make_programs.measure(model, tokenizer, n_problems=120, n=4)
+    assert 0.25 < numbers["accuracy"] < 0.75 and numbers["mixed_groups"] > 0.4
+    assert numbers["reasons"]["parse_error"] > 0.05 and numbers["reasons"]["runtime_error"] > 0.03
+    assert numbers["exceed"] > numbers["shortest_right_exceeds"] + 0.1, "some right programs are longer than need be"
+    assert (make_programs.OUT / "model.safetensors").stat().st_size < 2 * 2**20

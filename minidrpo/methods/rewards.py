@@ -119,7 +119,8 @@ def summed(batch: Batch, cfg, state: dict) -> Tensor:
 
 
 def numbers(batch: Batch, cfg) -> dict:
-    """For the log: the mean of each reward, and the share of responses that are right and within the limit."""
-    within_PG = batch.correct_PG & (batch.length_PG <= cfg.length_limit)
+    """For the log: the mean of each reward; the shares of responses above the limit, and right and within it."""
+    above_PG = batch.length_PG > cfg.length_limit
     means = {name: REWARDS[name](batch, cfg).mean().item() for name in names(cfg)}
-    return {"rewards": means, "reward_length": within_PG.float().mean().item()}
+    short = {"exceed": above_PG.float().mean().item()}
+    return {"rewards": means, "reward_length": (batch.correct_PG & ~above_PG).float().mean().item()} | short

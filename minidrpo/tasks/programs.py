@@ -1,12 +1,12 @@
 """programs.py - the task of the programs world: write a stack program for a formula; tests decide. No torch.
 
 The problem is a formula of the inputs a, b and c, such as `max(a,b-2)*c`; the answer is a program in the language of
-stack_language.py, `a b 2 - max c *`. It is all that follows the last </think> (the whole response if there is none). A
-truth is one line, a reference program and its tests:
+stack_language.py, `a b 2 - max c *`: what follows the last </think>, or the whole response if there is none, up to a
+semicolon, if there is one. A truth is one line, a reference program and its tests:
 
     a b 2 - max c * ; 3 5 -4 -> -12 ; ...
 
-Only the tests decide. Three rewards (GDPO's coding task, arXiv 2601.05242, 4.3):
+Only the tests decide; the reference is for the reader. Three rewards (GDPO's coding task, arXiv 2601.05242, 4.3):
     pass_rate(response, truth)      share of the tests that give the right value
     no_bug(response, truth)         1 if it can be parsed and no test stops at an error, else 0
     short and all tests pass        the method's own `conditioned_length`, since a response is correct if all tests pass
@@ -37,11 +37,6 @@ TEST_INPUTS = (
 BINARY = {"+": 4, "-": 4, "*": 2, "max": 3, "min": 3}  # operation: how often it is drawn
 UNARY = {"neg": 1, "abs": 2}
 NUMBERS = range(1, 10)
-REASONS = {
-    "parse_error": "not a program of the stack language",
-    "runtime_error": "the program stopped at an error in one of the tests",
-}
-
 # ------------------------------------------------------------------------------------------------------------- grading
 
 
@@ -60,12 +55,13 @@ def read_truth(truth: str) -> tuple[str, tuple]:
 
 
 def program_of(response: str) -> str:
-    """The text that is taken for the program: all after the last </think>."""
-    return response.rpartition("</think>")[2].strip()
+    """The text that is taken for the program."""
+    return response.rpartition("</think>")[2].partition(";")[0].strip()
 
 
 def results(text: str, truth: str) -> tuple[float, str]:
-    """(share of the tests passed, reason) of a program: "correct", "wrong", "parse_error" or "runtime_error"."""
+    """(share of the tests passed, reason) of a program: "correct", "wrong", "parse_error" (no program of the language)
+    or "runtime_error" (it stopped at an error in one of the tests)."""
     return (0.0, "parse_error") if len(text) > MAX_CHARS else _results(text, truth)
 
 
