@@ -30,7 +30,7 @@ from functools import lru_cache
 from minidrpo.grader import equality
 from minidrpo.grader.grammar import read_all
 from minidrpo.grader.prover import PROVERS, prove
-from minidrpo.grader.spelling import Unreadable, clean, squash
+from minidrpo.grader.spelling import TooLong, Unreadable, clean, squash
 from minidrpo.grader.values import Budget, Undecided
 from minidrpo.records import Grade, GradedResponse, Problem, Rollout
 from minidrpo.tasks.graders import GRADERS
@@ -116,6 +116,8 @@ def judge(answer: str, truth: str, prove: Prove) -> str:
         return "too_long"
     try:
         return read_and_compare(answer, truth, prove)
+    except TooLong:
+        return "too_long"
     except Unreadable:
         return "unreadable"
     except RecursionError:  # trees are shallow: the caller's own stack was nearly full

@@ -14,7 +14,6 @@ P prompts | G responses per prompt
 
 import dataclasses
 import itertools
-import json
 import math
 import sys
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from rich.table import Table
 
 import config
 from minidrpo import cli
+from minidrpo.files import read_json
 from minidrpo.methods import baselines
 from minidrpo.methods import table as methods
 from minidrpo.rundir import jsonl
@@ -186,7 +186,7 @@ def _run_settings(path) -> dict:
     """What decides the weights among the settings of the run that wrote `path`; {} without that file."""
     flags = {name: {"max_response_tokens", "train_data"} | method.flags for name, method in methods.METHODS.items()}
     try:
-        saved = json.loads(path.read_text()) if path.exists() else {}
+        saved = read_json(path) if path.exists() else {}
         settings = {key: value for key, value in saved.items() if any(key in known for known in flags.values())}
         for key, value in settings.items():  # JSON has no infinity (it is a text there) and no tuples
             settings[key] = math.inf if value == "inf" else tuple(value) if isinstance(value, list) else value

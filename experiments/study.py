@@ -34,6 +34,7 @@ from experiments import several_plots, study_plots, study_rows, thinking_plots
 from experiments.study_cells import WORLDS, Cell, World, problem_sets, train_set
 from minidrpo import cli
 from minidrpo.engine.distributed import end_with_parent
+from minidrpo.files import read_json
 from minidrpo.rundir import jsonl, lock, metrics
 
 BUDGET = ("steps", "prompts_per_step", "train_problems", "max_problems", "samples")
@@ -157,7 +158,7 @@ def claim_directory(study):
     Then the problems, as files."""
     ours, path = {key: getattr(study, key) for key in ("world", *BUDGET)}, study.path("study.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    theirs = json.loads(path.read_text()) if path.exists() else ours
+    theirs = read_json(path) if path.exists() else ours
     if theirs != ours:
         raise ValueError(f"{study.dir} holds a study with {theirs}, this one has {ours}: choose another --dir")
     sets = problem_sets(study.rules, study.train_problems, study.max_problems)
@@ -293,7 +294,7 @@ def tune(study, methods, later):
 def chosen(study) -> dict[str, float]:
     """method -> its learning rate."""
     path = study.path("lr.json")
-    return json.loads(path.read_text()) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
 def run_part(study, part, cells, later):

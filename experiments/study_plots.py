@@ -26,6 +26,7 @@ import pandas as pd
 import torch
 
 from minidrpo import cli
+from minidrpo.files import plain_file
 from minidrpo.methods import baselines
 from minidrpo.rundir.metrics import AES, aes
 from minidrpo.show import plots
@@ -57,7 +58,7 @@ PANELS = ("accuracy", "mean_length", "entropy", "mixed_groups")
 def read_study(path: str | Path) -> pd.DataFrame:
     """The rows of role "study", empty numbers as NaN, empty texts as "". ValueError names the file and the line."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(plain_file(path), newline="", encoding="utf-8") as file:
             rows = pd.read_csv(file, dtype=str, keep_default_na=False, na_values="")
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error

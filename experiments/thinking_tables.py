@@ -20,6 +20,7 @@ import pandas as pd
 from experiments import mode_model
 from experiments.study_cells import ABLATION, MIDDLE, STRENGTHS
 from experiments.study_rows import problems_path
+from minidrpo.files import plain_file
 from minidrpo.rundir.metrics import AES, aes
 from minidrpo.tasks.thinking import EASY_SHARE
 
@@ -72,8 +73,8 @@ class Results:
 def read(path: str | Path) -> Results:
     """Both files of the study. ValueError if they cannot be read or hold no finished run."""
     try:
-        rows = pd.read_csv(path)
-        runs = pd.read_csv(problems_path(path), dtype=dict.fromkeys(("level", "right", "tokens"), str))
+        rows = pd.read_csv(plain_file(path))
+        runs = pd.read_csv(plain_file(problems_path(path)), dtype=dict.fromkeys(("level", "right", "tokens"), str))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
     if runs[runs.method != "base"].empty:

@@ -285,3 +285,11 @@ def test_deep_call_stacks_and_recursion_limits():
         return same_answer(r"\frac{1}{" * 38 + "x" + "}" * 38, "x") if levels == 0 else deep(levels - 1)
 
     assert deep(sys.getrecursionlimit() - 700) in (True, False)
+
+
+@pytest.mark.parametrize("text", ["\ufdfa" * 1990, "5" + "\ufdfb" * 1500, "\u332c" * 1990])
+def test_characters_that_stand_for_many_cost_nothing(text):
+    """NFKC makes 18 letters of U+FDFA; the product of 36,000 took 20 s."""
+    start = time.thread_time()
+    grade = reward.grade(rf"</think>\boxed{{{text}}}", ["5", "x+1", r"\int_0^1 x dx"])
+    assert grade.reason == "too_long" and time.thread_time() - start < 0.5

@@ -21,6 +21,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from minidrpo.engine import probe
+from minidrpo.files import plain_files
 
 
 def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -118,6 +119,8 @@ def _remove_dropout(model):
 
 def _check_local(path):
     looks_local = str(path).startswith((".", "/", "~")) or Path(path).exists() or str(path).count("/") > 1
+    if looks_local:
+        plain_files(path)
     if looks_local and not (Path(path) / "config.json").is_file():
         problem = "holds no config.json" if Path(path).is_dir() else "does not exist"
         raise ValueError(f"model directory {path} {problem}")

@@ -8,13 +8,13 @@ a sleeping vLLM hold is an assumption, named as such. 1 GiB = 2**30 bytes.
 """
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from minidrpo import cli
 from minidrpo.engine.policy import HEAD_CHUNK_ELEMENTS
+from minidrpo.files import read_json
 
 GIB = 2**30
 CUDA_RESERVE = 1.5 * GIB  # assumed: CUDA context, cuBLAS and NCCL buffers, what the allocator rounds up
@@ -85,7 +85,7 @@ def read_shapes(model: str) -> Shapes | None:
     if not path.is_file():
         return KNOWN.get(model)
     try:
-        c = {name: x for name, x in dict(json.loads(path.read_text())).items() if x is not None}  # null: as if left out
+        c = {name: x for name, x in dict(read_json(path)).items() if x is not None}  # null: as if left out
         hidden, heads = c["hidden_size"], c["num_attention_heads"]
         sizes = hidden, c["num_hidden_layers"], c["intermediate_size"], heads
         sizes += c.get("num_key_value_heads", heads), c["vocab_size"], c.get("head_dim", hidden // heads)

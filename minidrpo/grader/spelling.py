@@ -14,6 +14,16 @@ from fractions import Fraction
 
 from minidrpo.grader import tables
 
+MAX_CLEANED = 5000  # characters of an answer in our spelling, which is longer than its own
+
+
+class Unreadable(ValueError):
+    """The text is not an answer this grammar knows; it can still be equal as a string."""
+
+
+class TooLong(Unreadable):
+    """There is more text than in any answer."""
+
 
 # ---------------------------------------------------------------------------------------------------------- characters
 def to_ascii(text):
@@ -124,12 +134,19 @@ _SIMPLE = re.compile(
 )
 
 
+def bounded(text):
+    """Each rewriting can make a text longer: one character of Unicode stands for eighteen."""
+    if len(text) > MAX_CLEANED:
+        raise TooLong("longer than any answer")
+    return text
+
+
 def clean(text):
     """One spelling for each thing; the rules above, in their order, after the characters and the text wrappers."""
     if _SIMPLE.fullmatch(text):  # most answers: no rule applies
         return text.strip() if text.endswith("..") else text.strip(" ").rstrip(" .,")
     if not text.isascii():
-        text = to_ascii(text)
+        text = bounded(to_ascii(text))
     if "~" in text:  # ~42 is about 42; elsewhere it is a space of TeX
         text = re.sub(r"(?<![\w})\].,])~+(?=\s?[-+]?[.\d])", r"\\sim ", text)
     text = re.sub(r"[\s~]+", " ", re.sub(r"[\x00-\x08\x0e-\x1f\x7f]", "", text)).strip()
@@ -139,7 +156,7 @@ def clean(text):
     text = text.replace(r"\\", "¶")  # the end of a matrix row, so that no rule mistakes its second half for a command
     for pattern, new in _REWRITES if "\\" in text else _PLAIN_REWRITES:
         text = pattern.sub(new, text)
-    text = re.sub(" +", " ", text).strip()
+    text = bounded(re.sub(" +", " ", text).strip())
     return text if text.endswith("..") else text.rstrip(" .,;:")
 
 
@@ -167,10 +184,6 @@ def spellings(text, trusted):
 
 
 # -------------------------------------------------------------------------------------------------------------- tokens
-class Unreadable(ValueError):
-    """The text is not an answer this grammar knows; it can still be equal as a string."""
-
-
 MAX_EXPONENT = 999  # of 1e999: larger ones are written to hurt
 _TOKEN = re.compile(
     r"\s+|(?P<t>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\d.])"

@@ -28,6 +28,7 @@ from torch.optim import Optimizer
 
 from minidrpo.engine import probe, shard
 from minidrpo.engine.distributed import DistContext
+from minidrpo.files import plain_file, plain_files, read_json
 
 PREFIX, TRAINER = "step_", "trainer"
 STEP = re.compile(rf"{PREFIX}(0|[1-9][0-9]*)")
@@ -138,7 +139,7 @@ def restore_optimizer(checkpoint: Path, model: nn.Module, optimizer: Optimizer) 
     if not folder.is_dir():
         raise ValueError(f"{checkpoint} has no {TRAINER}/ to go on from: only a model, or of an older version")
     with _readable(path):
-        about = json.loads(path.read_text())
+        about = read_json(path)
         done, bare = about["step"], about.get("without_moments", [])
         if type(done) is not int or checkpoint.name != f"{PREFIX}{done}":
             raise ValueError(f"its step is {done!r}")
@@ -154,6 +155,7 @@ def restore_optimizer(checkpoint: Path, model: nn.Module, optimizer: Optimizer) 
         zeros = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
         optimizer.state[parameter] = {"step": torch.zeros(())} | zeros
     with _readable(folder):
+        plain_files(folder, ["*.safetensors"])
         if stored := _with_moments(folder) & set(bare):
             raise ValueError(f"it has moments of {min(stored)}, which trainer.json says is without")
         shard.load_split(_optimizer_tensors(model, optimizer), folder)
@@ -163,7 +165,7 @@ def restore_optimizer(checkpoint: Path, model: nn.Module, optimizer: Optimizer) 
 def restore_state(checkpoint: Path) -> dict[str, torch.Tensor]:
     """What the method remembered, {name: tensor}. ValueError in one line if it cannot be read."""
     with _readable(path := checkpoint / TRAINER / "method.safetensors"):
-        return load_file(path)
+        return load_file(plain_file(path))
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from minidrpo.files import plain_file
+
 # UTF-8 has no bytes for half of a surrogate pair, which "\\ud800" in a data file gives; written as this escape it is
 # valid JSON and is read back as it was
 UTF_8 = ("utf-8", "backslashreplace")
@@ -51,7 +53,7 @@ def lines(path: str | Path, keys: Iterable[str] = ("step",), skip_broken: bool =
     """
     keys = set(keys)
     try:
-        file = open(path, "rb")  # bytes: a kill may cut a character in two
+        file = open(plain_file(path), "rb")  # bytes: a kill may cut a character in two
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from minidrpo.cli import flag_of
 from minidrpo.engine import hardware
+from minidrpo.files import read_json
 from minidrpo.rundir import checkpoint, jsonl, lock, track
 from minidrpo.rundir.metrics import step_times, time_line
 
@@ -60,9 +61,9 @@ class RunLog:
                 )
             return
         try:
-            theirs, ours = dict(json.loads(path.read_text())), json.loads(_to_json(self.cfg.numbers()))
+            theirs, ours = dict(read_json(path)), json.loads(_to_json(self.cfg.numbers()))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} is not readable: {error}") from error
+            raise ValueError(f"{path} holds no settings: {error}") from error
         if ours.keys() - theirs.keys() and theirs.get("method") == self.cfg.method:
             raise ValueError(f"{self.dir} holds a run of an older version of this code: choose another --run-dir")
         other = [f"{flag_of(k)} was {theirs.get(k)}, is {v}" for k, v in ours.items() if not _same(k, theirs.get(k), v)]

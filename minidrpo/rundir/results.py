@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean
 
 from minidrpo import cli
+from minidrpo.files import read_json
 from minidrpo.records import GradedResponse, Problem
 from minidrpo.rundir import jsonl
 from minidrpo.rundir.metrics import AES, aes_of, as_json, exceed, paper_average, summarise
@@ -52,7 +53,7 @@ def claim_directory(
     path = output / "config.json"
     try:
         output.mkdir(parents=True, exist_ok=True)
-        found = json.loads(path.read_text()) if path.exists() else {}
+        found = read_json(path) if path.exists() else {}
         started = any(output.glob("responses*.jsonl"))
         if found and not isinstance(found, dict):
             raise ValueError(f"{path} is not a configuration")
@@ -61,7 +62,7 @@ def claim_directory(
         if not started:  # nothing came of an earlier start
             jsonl.write_text(path, json.dumps(asked | {"date": now.isoformat()}, indent=1) + "\n")
             return
-    except (OSError, json.JSONDecodeError) as error:
+    except OSError as error:
         raise ValueError(f"--output-dir {output} cannot be used: {error}") from error
     # Paths may change between two starts as long as what they lead to is the same
     for name, what in {"weights": "model", "prompts": "datasets"}.items():
@@ -108,7 +109,7 @@ def read_reference(directory: str | Path) -> dict:
     if not path.exists():
         raise ValueError(f"--reference {directory}: no results.json there")
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = read_json(path)
         for row in (*found["sets"].values(), found["average"]["plain"], found["average"]["paper"]):
             float(row["accuracy"] or 0), float(row["mean_length"] or 0)  # null: not known
         found["config"]["model"]

@@ -24,6 +24,7 @@ from pathlib import Path
 from string import Template
 
 from minidrpo import cli
+from minidrpo.files import read_json
 from minidrpo.reflection import REFLECTION, reflection_words
 from minidrpo.rundir import jsonl
 from minidrpo.rundir.metrics import AES, aes_of, as_json, is_number
@@ -148,14 +149,6 @@ def evaluation_rows(record: dict) -> dict:
     name = sets.pop() if len(sets) == 1 else "held out"
     rows = with_parts(name, record)
     return rows | {"average (plain)": rows[name]}
-
-
-def read_json(path: Path):
-    """The value in a JSON file; ValueError names the file."""
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read: {error}") from error
 
 
 # ---------------------------------------------------------------------------------------------------- numbers

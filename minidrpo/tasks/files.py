@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from minidrpo.files import plain_file
+
 SUFFIXES = (".parquet", ".json", ".jsonl")
 TEXT_COLUMNS = ("prompt", "problem", "question")
 TRUTH_COLUMNS = ("reward_model", "answer", "final_answer")
@@ -19,6 +21,7 @@ def read_rows(path: str) -> list[dict]:
         raise ValueError(f"{path}: is a directory, want a {', '.join(SUFFIXES)} file")
     if file.suffix not in SUFFIXES:
         raise ValueError(f"{path}: cannot read {file.suffix or 'a file without extension'}, want {', '.join(SUFFIXES)}")
+    plain_file(file)
     try:
         rows = _read_parquet(file) if file.suffix == ".parquet" else _read_json(file.read_text("utf-8-sig"), path)
     except (OSError, UnicodeDecodeError) as error:
