@@ -74,7 +74,7 @@ def test_a_step_is_a_whole_number(path):
 
 def test_a_file_that_cannot_be_read_is_named(path):
     path.mkdir()
-    with pytest.raises(ValueError, match="log.jsonl cannot be read: Is a directory"):
+    with pytest.raises(ValueError, match="log.jsonl is a directory, not a file"):
         jsonl.read(path)
     path.rmdir()
     path.symlink_to(path)
