@@ -36,6 +36,7 @@ RUNS_CODE = {  # functions of libraries that can run what they read
 HARMLESS = {  # (file, call): why it is none of them
     ("experiments/benchmarks/logprob_memory.py", "torch.load"): "its own file, and weights_only is the default",
     ("minidrpo/grader/prover.py", "pickle.load"): "our own trees, from our own parent, through its pipe",
+    ("minidrpo/rundir/track.py", "importlib.import_module"): "one of the names that --track knows",
     ("minidrpo/tasks/data.py", "load"): "datasets.load_dataset, which runs no scripts since its version 4",
     ("minidrpo/engine/shard.py", "dcp.load"): "with HuggingFaceStorageReader: safetensors",
 }
