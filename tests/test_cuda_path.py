@@ -110,13 +110,18 @@ def test_vllm_knows_these_options(tmp_path):
     pytest.importorskip("vllm", reason="vLLM is not installed")
     from vllm.engine.arg_utils import EngineArgs
 
-    make_small_model().save_pretrained(tmp_path)
-    asked = vllm_engine.options(str(tmp_path), cuda=True, **ENGINE | {"max_model_len": 128})
+    model = make_small_model()
+    model.config.max_position_embeddings = 16384
+    model.save_pretrained(tmp_path)
+    asked = vllm_engine.options(str(tmp_path), cuda=True, **ENGINE)
     args = EngineArgs(**asked)  # a dataclass: a name it lacks is a TypeError
     assert {name: getattr(args, name) for name in asked} == asked
-    model = args.create_model_config()
-    assert (model.dtype, model.head_dtype) == (torch.bfloat16, torch.float32)
-    assert model.logprobs_mode == "processed_logprobs" and model.enable_sleep_mode
+    asked["enable_sleep_mode"] = False  # which the CPU build refuses
+    made = EngineArgs(**asked).create_engine_config()
+    assert (made.model_config.dtype, made.model_config.head_dtype) == (torch.bfloat16, torch.float32)
+    assert made.model_config.logprobs_mode == "processed_logprobs"
+    sizes = made.scheduler_config  # longer prompts than a step's tokens are read in parts
+    assert (sizes.max_num_seqs, sizes.max_num_batched_tokens, sizes.enable_chunked_prefill) == (128, 8192, True)
     del asked["hf_overrides"]
     assert EngineArgs(**asked).create_model_config().head_dtype == torch.bfloat16  # what it would be without
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from experiments.benchmarks.gpu import make_model
+from experiments.benchmarks.gpu_parts import make_model
 from experiments.benchmarks.logprob_memory import resident
 from minidrpo.engine.memory import Shapes
 
