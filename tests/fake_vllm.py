@@ -15,6 +15,7 @@ class LLM:
     """One engine; `built` holds all, with the arguments of each."""
 
     built = []
+    shift = 0.0  # of every log-probability it tells
 
     def __init__(self, **arguments):
         self.arguments, self.calls = arguments, []
@@ -75,7 +76,9 @@ class LLM:
 
 
 def completion(r):
-    flat = SimpleNamespace(logprobs=r.logp, start_indices=range(len(r.logp)), token_ids=r.response_ids)
+    flat = SimpleNamespace(
+        logprobs=[x + LLM.shift for x in r.logp], start_indices=range(len(r.logp)), token_ids=r.response_ids
+    )
     reason = "stop" if r.finished else "length"
     return SimpleNamespace(token_ids=r.response_ids, logprobs=flat, finish_reason=reason)
 
@@ -95,4 +98,5 @@ def install(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
     monkeypatch.setattr(rollout, "VLLMSampler", OnCuda)
     monkeypatch.setattr(LLM, "built", [])
+    monkeypatch.setattr(LLM, "shift", 0.0)
     return LLM.built

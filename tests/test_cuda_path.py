@@ -145,6 +145,16 @@ def test_sleep_wake_and_new_weights_come_in_order(tmp_path, monkeypatch):
     assert len(gaps) == 3 and all(0 < gap < 0.02 for gap in gaps), gaps
 
 
+def test_an_engine_that_computes_something_else_stops_the_first_step(tmp_path, monkeypatch):
+    """All its weights are the trainer's, and what it says is not: one line, and nothing saved."""
+    fake_vllm.install(monkeypatch)
+    monkeypatch.setattr(fake_vllm.LLM, "shift", -0.5)
+    cfg = dataclasses.replace(config.TINY, **RUN, steps=1, eval_start=False, run_dir=str(tmp_path))
+    with pytest.raises(FloatingPointError, match="OnCuda does not compute what the trainer computes"):
+        train.train(cfg, DistContext(bf16=True))
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
 def test_wrong_orders_and_what_is_stale_raise(small_model, tmp_path, monkeypatch):
     fake_vllm.install(monkeypatch)
     small_model.save_pretrained(tmp_path)
