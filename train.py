@@ -76,7 +76,7 @@ def train(cfg: config.RunConfig, ctx: DistContext) -> None:
         rollouts = [r.rollout for r in responses]
         numbers = update(run.policy, run.optimizer, rollouts, batch.correct_PG, weight_PG, cfg, ctx, run.sampler.exact)
         run.check_sampler(numbers["sampler_gap"])  # else it would train on what another model says
-        run.optimizer.zero_grad(set_to_none=True)  # room for the sampler (DDP keeps its buckets)
+        batches.clear_gradients(run.policy, run.optimizer)  # room for the sampler (DDP keeps its buckets)
         clock.lap("update")
         run.sampler.update_weights(run.model, run.policy)
         clock.lap("sync")
@@ -120,7 +120,7 @@ def update(
         else:  # GRPO and the others: it needs only its own advantage; vars: aggregate, clip_low, clip_high
             advantage_N = mini.weight_PG.flatten()
             how = vars(method.surrogate) | mini.sizes | {"max_tokens": cfg.max_response_tokens}
-        optimizer.zero_grad(set_to_none=True)
+        batches.clear_gradients(policy, optimizer)
         for micro in mini.micro_batches:
             with micro.gradient_sync(policy):
                 logp_NT = policy(*micro.inputs)

@@ -18,7 +18,7 @@ import drpo
 import rollout
 from eval import evaluate
 from minidrpo import cli
-from minidrpo.engine import hardware, loading, memory, probe, shard
+from minidrpo.engine import batches, hardware, loading, memory, probe, shard
 from minidrpo.engine.distributed import DistContext
 from minidrpo.engine.policy import Policy, compile_layers
 from minidrpo.methods import rewards
@@ -253,6 +253,8 @@ def make_policy(model, cfg, ctx: DistContext):
         policy = DistributedDataParallel(
             policy, device_ids=ids, gradient_as_bucket_view=True, find_unused_parameters=some
         )
+        if not some:
+            batches.fill_buckets(policy, ctx.device)
     return policy, torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay)
 
 

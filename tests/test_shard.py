@@ -133,6 +133,15 @@ def sampled(folder, sharded, ctx):
     return {"weights": weights(sampler.model), "logits": ours, "expected": sampler.model(ids, logits_to_keep=2).logits}
 
 
+def held_once(folder, sharded, ctx):
+    """Where the gradients of a replicated model live, at every forward pass of two updates."""
+    model, places = make_small_model().double(), []
+    policy, optimizer, cfg = set_up(model, sharded, ctx)
+    policy.register_forward_pre_hook(lambda *_: places.append([p.grad.data_ptr() for p in model.parameters()]))
+    steps(policy, optimizer, cfg, ctx, 1, 2)
+    return places
+
+
 def full_disk(folder, sharded, ctx):
     """Rank 1 may write no file of more than 4 kB: what both ranks then say."""
     model, policy, optimizer, cfg = load(folder, sharded, ctx)
@@ -168,7 +177,7 @@ def two(tmp_path_factory):
     """What two ranks came to, and where their checkpoints are."""
     folder = tmp_path_factory.mktemp("two")
     split, copied = folder / "sharded", folder / "replicated"
-    names = ("sharded", "replicated", "resumed", "sampled", "full")
+    names = ("sharded", "replicated", "resumed", "sampled", "full", "places")
     results = in_ranks(
         2,
         folder,
@@ -177,6 +186,7 @@ def two(tmp_path_factory):
         (resumed_run, split, True),
         (sampled, split, True),
         (full_disk, split, True),
+        (held_once, None, False),
     )
     return dict(zip(names, results, strict=True)) | {"split": split, "copied": copied}
 
@@ -200,6 +210,12 @@ def test_two_ranks_hold_half_each(two):
     whole, halves = two["replicated"][0]["bytes"], [rank["bytes"] for rank in two["sharded"]]
     counters = 8 * len(list(make_small_model().parameters()))
     assert sum(halves) <= whole + counters and max(halves) < 0.52 * whole, (halves, whole)
+
+
+def test_replicated_gradients_stay_in_their_buckets(two):
+    """From the first micro-batch on, and between updates: new ones beside the buckets would be held twice."""
+    for places in two["places"]:
+        assert len(places) > 8 and all(at == places[0] for at in places)
 
 
 def test_resumed_bit_for_bit(two):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from minidrpo.records import Rollout
 
@@ -183,6 +184,19 @@ def score_old(policy, minis: Sequence[MiniBatch], exact_sampler: bool) -> None:
     for mini in minis:
         for micro in mini.micro_batches:
             micro.old_logp_NT = micro.sampler_logp(like) if exact_sampler else policy(*micro.inputs)
+
+
+def clear_gradients(policy, optimizer) -> None:
+    """Before gradients are summed anew. Under DDP they stay in its buckets, of which they are views: new ones would be
+    held beside the buckets until the last micro-batch. (Not where parameters may have none: AdamW steps on a zero.)"""
+    in_buckets = isinstance(policy, DistributedDataParallel) and not policy.find_unused_parameters
+    optimizer.zero_grad(set_to_none=not in_buckets)
+
+
+def fill_buckets(policy: DistributedDataParallel, device) -> None:
+    """Make all gradients views of DDP's buckets, zeros: it orders the buckets anew after the first of these passes."""
+    for _ in range(2):
+        policy(*filler(device)).sum().backward()
 
 
 def filler(device):

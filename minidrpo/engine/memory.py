@@ -182,8 +182,8 @@ def working_memory(s: Shapes, plan: Plan, kept: float = 0) -> tuple[float, str]:
         "end of the forward pass": before + 1.5 * logits,
         "backward through the head": after + head + 0.5 * logits,
         "backward through a layer": after + again + inside + split - plan.tokens * around_head(s),
-        # Square roots of the moments; activations are gone by then, and DDP's gradients are back in their buckets
-        "AdamW's step": 0 if plan.replicated else 4 * s.parameters / (plan.gpus if plan.sharded else 1) - kept,
+        # Square roots of the moments; activations are gone by then
+        "AdamW's step": 4 * s.parameters / (plan.gpus if plan.sharded else 1) - kept,
     }
     when = max(moments, key=moments.get)
     return moments[when], when
@@ -194,7 +194,6 @@ def terms(s: Shapes, plan: Plan, gpu_memory: float) -> list[Term]:
     part = plan.gpus if plan.sharded else 1
     over = f" over {plan.gpus} ranks" if plan.sharded else ""
     n_parameters = s.parameters
-    summed = ", until they are summed" if plan.replicated else ""
     kept = plan.tokens * s.layers * (4 * s.hidden if plan.checkpointing else layer_activations(s))
     kept += plan.tokens * around_head(s)
     work, when = working_memory(s, plan, kept)
@@ -202,11 +201,12 @@ def terms(s: Shapes, plan: Plan, gpu_memory: float) -> list[Term]:
         Term("weights", 4 * n_parameters / part, "resident", f"4 bytes per parameter{over}"),
         Term("AdamW's moments", 8 * n_parameters / part, "resident", f"8 bytes per parameter{over}"),
     ]
-    if plan.replicated:
-        rows.append(Term("DDP's buckets", 4 * n_parameters, "resident", "4 bytes: where ranks sum"))
+    if plan.replicated:  # DDP's buckets, which stay
+        rows.append(Term("gradients", 4 * n_parameters, "resident", "4 bytes: in DDP's buckets"))
+    else:
+        rows.append(Term("gradients", 4 * n_parameters / part, "update", f"4 bytes{over}"))
     rows += [
         Term("CUDA, NCCL", CUDA_RESERVE, "resident", "assumed"),
-        Term("gradients", 4 * n_parameters / part, "update", f"4 bytes{over}{summed}"),
         Term("activations kept", kept, "update", "each layer's input" if plan.checkpointing else "of every layer"),
         Term("working memory", work, "update", when),
     ]
