@@ -15,7 +15,7 @@ import config
 import reward
 from conftest import ROOT
 from minidrpo import cli
-from minidrpo.methods import rewards
+from minidrpo.methods import baselines, rewards
 from minidrpo.methods import table as methods
 from minidrpo.records import Grade, GradedResponse, Problem, Rollout
 from minidrpo.rundir.metrics import summarise
@@ -209,7 +209,7 @@ def test_a_run_with_measured_rewards_on_one_rank_and_on_two(tmp_path):
     code = f"""
 import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
 import test_own_graders as t
-from minidrpo.methods import rewards
+from minidrpo.methods import baselines, rewards
 from minidrpo.tasks import data
 rewards.REWARDS["vowels"] = rewards.measured("vowels"); t.GRADERS["vowels"] = t.VOWELS
 data.BUILT_IN += ("vowels",); data.SIZES["vowels"] = t.VOWELS.SIZES
@@ -232,3 +232,53 @@ train.main(sys.argv[1:])
         assert all(set(json.loads(line)["scores"]) == set(VOWELS.SCORES) for line in open(run / "samples.jsonl"))
     assert found[0]["rewards"] == found[1]["rewards"] and found[0]["rewards"]["vowels"] > 0
     assert found[0]["grad_norm"] == pytest.approx(found[1]["grad_norm"], rel=1e-4) and found[0]["grad_norm"] > 0
+
+
+# ---------------------------------------------------------------------- what GDPO keeps, and what it does not
+# docs/several_rewards.md says these; the norm over the batch is one factor for all
+
+
+def test_two_rewards_whose_sum_is_constant_cancel_under_gdpo_too():
+    """z2 = -z1: each reward has the other's spread. In whole numbers exactly, else to rounding."""
+    first = [[1.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 0.0]]
+    second = [[1 - x for x in row] for row in first]
+    for name in ("gdpo", "grpo-sum", "grpo-sum-no-std"):
+        close(weigh(name, first, second), torch.zeros(2, 4), rtol=0, atol=0)
+    fractions = [[0.3, 0.9, 0.45, 0.0]]
+    close(weigh("gdpo", fractions, [[7 - x for x in fractions[0]]]), torch.zeros(1, 4), rtol=0, atol=1e-2)
+    raw = baselines.gdpo_advantage(
+        torch.tensor([fractions[0], [1 - x for x in fractions[0]]]).T[None], batch_norm=False
+    )
+    close(raw, torch.zeros(1, 4), rtol=0, atol=1e-6)
+
+
+def test_with_other_weights_or_three_rewards_they_need_not_cancel():
+    first, second = [[1.0, 0.0, 0.0, 1.0]], [[0.0, 1.0, 1.0, 0.0]]
+    assert (weigh("gdpo", first, second, reward_weights=(1.0, 0.5)) * torch.tensor(first) > 0).any()
+    three = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 1.0], [0.0, 1.0, 0.0]]).T[None]
+    assert (three.sum(-1) == 2).all(), "GRPO on the sum sees nothing, and a filter on its variance drops the group"
+    assert baselines.grpo_advantage(three.sum(-1)).abs().max() == 0
+    assert baselines.gdpo_advantage(three).abs().max() > 0.5
+
+
+def test_gdpo_keeps_the_size_of_a_groups_signal():
+    """Totals 0 and 2 are twice the signal of totals 0 and 1; divided by its own std, GRPO's is the same in both."""
+    one, both = [[0.0, 1.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 1.0]]  # group 1: one reward moves, group 2: both do
+    strong = {name: weigh(name, one, both).abs().amax(-1) for name in NAMES}
+    close(strong["grpo-sum"][0], strong["grpo-sum"][1], rtol=1e-5, atol=0)
+    close(strong["gdpo"][1] / strong["gdpo"][0], torch.tensor(2.0), rtol=1e-4, atol=0)
+    close(strong["grpo-sum-no-std"][1] / strong["grpo-sum-no-std"][0], torch.tensor(2.0))
+
+
+def test_gdpo_does_not_depend_on_the_scales_of_the_rewards():
+    """GRPO on correct in {0, 1} and minus the length in tokens ranks the one correct response last: it is the longest.
+    GDPO puts it beside the shortest, whatever the unit of length."""
+    correct, length = [[1.0, 0.0, 0.0, 0.0]], [[-300.0, -290.0, -280.0, -10.0]]
+    summed, gdpo = weigh("grpo-sum", correct, length)[0], weigh("gdpo", correct, length)[0]
+    assert summed.argsort().tolist() == [0, 1, 2, 3] and summed[0] < 0 < gdpo[0] and gdpo[0] > 0.9 * gdpo[3]
+    for unit in (1e-3, 1e3):
+        other = [[unit * x for x in length[0]]]
+        close(weigh("gdpo", correct, other)[0], gdpo, rtol=1e-2, atol=1e-2)
+    assert weigh("grpo-sum", correct, [[1e-3 * x for x in length[0]]])[0].argmax() == 0, (
+        "in other units GRPO turns round"
+    )

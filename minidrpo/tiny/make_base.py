@@ -311,14 +311,16 @@ def make(out, *, words, template, hidden, layers, seed, **training):
     tokenizer.save_pretrained(out)
 
 
-def command(description, *, out, steps, problems, words, row, typical_length, measure, template=CHAT_TEMPLATE):
+def command(
+    description, *, out, steps, problems, words, row, typical_length, measure, template=CHAT_TEMPLATE, batch=32, lr=3e-3
+):
     """The command line of every embedded model: make one, unless --report, and measure it."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--report", action="store_true", help="measure the model in --out, train nothing")
     parser.add_argument("--out", type=Path, default=out)
     parser.add_argument("--steps", type=int, default=steps)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--lr", type=float, default=lr)
     parser.add_argument("--hidden", type=int, default=96)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)

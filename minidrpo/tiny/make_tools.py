@@ -27,7 +27,7 @@ TYPICAL_LENGTH = 50  # tokens per trace
 NO_THOUGHT, GLUED, CHATTY = 0.15, 0.2, 0.2  # slips of form: no <think>, no new line after it, a reply after the calls
 SLIP = 0.2  # chance of a slip of content in each call
 CALLS_ANYWAY = 0.3  # how often a tool is called although none fits
-CLEAN = 0.4  # share of the training steps without slips: the task is learned first
+ONE_CALL, CLEAN = 0.45, 0.6  # until then one call and no slips, until then no slips: to copy must be learned first
 SLIPS = ("left out", "misnamed", "other value", "broken")
 
 WORDS = ["Tools:\n", "\nRequest: ", '{"name": "', '", "parameters": ["', '"]}', '", "parameters": {"', '": ', '": "']
@@ -80,7 +80,7 @@ def trace(listed, asked, rng, slips=True):
 
 def training_row(rng, progress):
     """(problem, response) when a share `progress` of the training is over."""
-    level = rng.randint(1, LEVELS)
+    level = 1 if progress < ONE_CALL else rng.randint(1, LEVELS)
     while True:
         listed, asked = tools.drawn(level, rng)
         text = tools.text_of(listed, asked)
@@ -141,7 +141,9 @@ def main():
     make_base.command(
         __doc__.split("\n\n")[0],
         out=OUT,
-        steps=4000,
+        steps=1200,
+        batch=16,
+        lr=1.5e-3,
         problems=500,
         words=WORDS,
         row=training_row,
