@@ -36,6 +36,12 @@ def test_links_lead_somewhere(page):
     assert not lost, lost
 
 
+def test_every_page_is_linked_from_the_readme_or_the_reading_map():
+    entrances = (ROOT / "README.md").read_text() + read("reading").replace("](", "](docs/")
+    orphans = [page.name for page in (ROOT / "docs").glob("*.*") if f"](docs/{page.name}" not in entrances]
+    assert not orphans, orphans
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_functions_and_tests_named_in_the_documentation_exist(page):
     """[`module.function`](../module.py) and [`test_name`](../tests/test_file.py): the name is in that very file."""
