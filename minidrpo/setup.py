@@ -24,7 +24,7 @@ from minidrpo.engine.policy import Policy, compile_layers
 from minidrpo.methods import rewards
 from minidrpo.methods.table import METHODS, Batch
 from minidrpo.records import GradedResponse, Problem
-from minidrpo.rundir import checkpoint, lock
+from minidrpo.rundir import checkpoint, lock, outlook
 from minidrpo.rundir.lock import Lock
 from minidrpo.rundir.log import RunLog
 from minidrpo.tasks import data
@@ -164,6 +164,7 @@ def start(cfg: config.RunConfig, ctx: DistContext) -> Run | None:
             if rollout.is_vllm(cfg.sampler, ctx.device):
                 sampler.update_weights(model, policy)
         log.begin(done, held_out[0], now)
+        log.say(outlook.plan(cfg, model, problems, held_out[0], sampler, done))
         at_a_mistake.pop_all()  # from here on the run keeps its lock
     data_part, model_part = (tokenizer, problems, prompts, held_out), (model, policy, optimizer, sampler)
     return Run(cfg, ctx, log, *data_part, *model_part, done, state, fingerprints, held)
@@ -199,7 +200,8 @@ def load_prompts(cfg, spec, split, tokenizer, log, now, limit=None):
         problems, tokenizer, max_tokens=cfg.max_prompt_tokens, template=cfg.template, suffix=cfg.suffixes, now=now
     )
     counts = {"too long and dropped": dropped, "asked more than once": data.duplicates(problems)}
-    log.say(", ".join([f"{spec} ({split}): {len(problems)} problems", *(f"{n} {w}" for w, n in counts.items() if n)]))
+    if notes := [f"{n} {words}" for words, n in counts.items() if n]:
+        log.say(", ".join([f"{spec} ({split}): {len(problems)} problems", *notes]))
     return problems, prompts
 
 

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from minidrpo.cli import flag_of
 from minidrpo.engine import hardware
 from minidrpo.files import read_json
-from minidrpo.rundir import checkpoint, jsonl, lock, track
+from minidrpo.rundir import checkpoint, jsonl, lock, outlook, track
 from minidrpo.rundir.metrics import step_times, time_line
 
 TIME = "%Y-%m-%d %H:%M:%S"
@@ -39,6 +39,7 @@ class RunLog:
     def __init__(self, cfg, ctx):
         self.cfg, self.dir, self.main, self.ctx = cfg, cfg.directory, ctx.is_main, ctx
         self.bar = None
+        self.first_step = True  # of this start
         self.about = {}  # what an earlier start noted
         self._refuse_other_config()
         track.check(cfg.track)
@@ -118,6 +119,9 @@ class RunLog:
         jsonl.append(self.dir / "metrics.jsonl", [{"step": step} | numbers])
         keys = {"accuracy": "acc", "mean_length": "len", "kl": "kl", "grad_norm": "grad"}
         self.bar.set_postfix({short: f"{numbers[key]:.3g}" for key, short in keys.items()})
+        if self.first_step and step < self.cfg.steps:
+            self.say(outlook.time_left(self.cfg, step, numbers, self.evaluations))
+        self.first_step = False
         if step % self.cfg.show_every == 0:
             recent = jsonl.read(self.dir / "metrics.jsonl")[-self.cfg.show_every :]
             self.say(f"step {step:>4}  time: {time_line(step_times(recent))}")

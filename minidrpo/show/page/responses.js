@@ -28,7 +28,7 @@ function responsesSection() {
   const byKey = lists.map((list) => new Map(list.responses.map((r) => [keyOf(r), r])));
   const pairable = (i, j) => i !== j && lists[i].responses.some((r) => byKey[j].has(keyOf(r)));
   const partner = lists.map((_, j) => j).reverse().find((j) => pairable(0, j));
-  if (partner !== undefined) state.right = partner;
+  if (partner !== undefined) Object.assign(state, { right: partner, order: "saved" });
 
   const reflections = new Map();
   const longestOf = lists.map((list) => list.responses.reduce((most, r) => Math.max(most, r.length), 1));
