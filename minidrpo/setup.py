@@ -75,10 +75,9 @@ class Run:
         exact = self.sampler.dtype == torch.float32 and not self.ctx.in_bf16
         limit = 1e-4 / min(1.0, self.cfg.temperature) if exact else 0.3
         if not gap <= limit:
-            kind = type(self.sampler).__name__
             raise FloatingPointError(
-                f"{kind} does not compute what the trainer computes: their log-probabilities differ by {gap:.2g} per "
-                f"token (limit {limit:.2g}); nothing was saved of this step"
+                f"{type(self.sampler).__name__} does not compute what the trainer computes with "
+                f"{type(self.model).__name__}: log-probabilities differ by {gap:.2g} per token (limit {limit:.2g})"
             )
         if not exact and gap > 0.05 and not self.warned:
             self.warned = True
@@ -135,7 +134,9 @@ def start(cfg: config.RunConfig, ctx: DistContext) -> Run | None:
         path = checkpoint.newest(cfg.directory) or cfg.model
         if len(set(ctx.gather([str(path)]))) > 1:
             raise ValueError(f"ranks see different checkpoints: {cfg.directory} must be on a disk all nodes share")
-        tokenizer = loading.load_tokenizer(path, cfg.trust_remote_code)
+        reading = functools.partial(checkpoint.naming_the_older, path) if path != cfg.model else contextlib.nullcontext
+        with reading():
+            tokenizer = loading.load_tokenizer(path, cfg.trust_remote_code)
         now = ctx.gather_parts(log.first_start())[0]
         problems, prompts = load_prompts(cfg, cfg.train_data, "train", tokenizer, log, now)
         if not data.thinks_aloud(tokenizer, prompts[0]):
@@ -143,7 +144,8 @@ def start(cfg: config.RunConfig, ctx: DistContext) -> Run | None:
         rewards.check_data(cfg, problems)
         held_out = load_prompts(cfg, cfg.eval_data, "test", tokenizer, log, now, limit=cfg.max_problems)
         fingerprints = same_data(cfg, problems, held_out[0], ctx)
-        model = load_model(cfg, path, log, ctx)
+        with reading():
+            model = load_model(cfg, path, log, ctx)
         for note in loading.keep_savable(model, tokenizer, path):
             log.say(f"note: {note}")
         check_sizes(cfg, problems, prompts + held_out[1], model, ctx)
@@ -156,8 +158,9 @@ def start(cfg: config.RunConfig, ctx: DistContext) -> Run | None:
             log.say(f"note: {note}")
         done, state = 0, METHODS[cfg.method].new_state(cfg, len(problems))
         if path != cfg.model:
-            done, about = checkpoint.restore_optimizer(path, model, optimizer)
-            state = checkpoint.restore_state(path)
+            with reading():
+                done, about = checkpoint.restore_optimizer(path, model, optimizer)
+                state = checkpoint.restore_state(path)
             for name, ours in fingerprints.items():  # the data's order is a function of the seed, if it is this data
                 if about.get(name, ours) != ours:
                     raise ValueError(f"{getattr(cfg, name)} has changed since {path}: choose another --run-dir")

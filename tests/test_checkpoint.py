@@ -76,6 +76,43 @@ def test_old_ones_are_pruned_and_partial_ones_ignored(tmp_path, small_model):
     assert checkpoint.newest(tmp_path / "empty") is None
 
 
+@pytest.mark.parametrize("kind", ["link", "dangling link", "links of links", "doomed link", "undeletable"])
+def test_what_became_of_an_old_checkpoint_never_stops_a_run(tmp_path, small_model, kind, monkeypatch, capsys):
+    """Moved to another disk and linked back, say: the link goes and what it leads to stays."""
+    optimizer, elsewhere, old = trained(small_model), tmp_path / "elsewhere", tmp_path / "checkpoints" / "step_1"
+    checkpoint.save(tmp_path, 1, small_model, NoTokenizer(), optimizer)
+    if kind == "undeletable":
+        rename = os.rename
+
+        def refusing(source, target):
+            if str(target).endswith(".doomed"):
+                raise PermissionError(13, "Permission denied", str(source))
+            rename(source, target)
+
+        monkeypatch.setattr(os, "rename", refusing)
+    else:
+        old.rename(elsewhere)
+        old.symlink_to(tmp_path / "nowhere" if kind == "dangling link" else elsewhere)
+    if kind == "links of links":
+        old.rename(tmp_path / "link")
+        old.symlink_to(tmp_path / "link")
+    if kind == "doomed link":  # left by an older version, which could not delete a link
+        (old.parent / ".doomed").symlink_to(elsewhere)
+    for step in (2, 3, 4):
+        checkpoint.save(tmp_path, step, small_model, NoTokenizer(), optimizer)
+    kept = [1, 2, 3, 4] if kind == "undeletable" else [3, 4]
+    assert checkpoint.list_steps(tmp_path) == kept
+    assert ("could not be deleted" in capsys.readouterr().err) == (kind == "undeletable")
+    assert kind == "undeletable" or (elsewhere / "model.safetensors").exists()
+
+
+def test_a_link_in_the_new_checkpoints_place_makes_way(tmp_path, small_model):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step_1").symlink_to(tmp_path / "nowhere")
+    checkpoint.save(tmp_path, 1, small_model, NoTokenizer(), trained(small_model))
+    assert checkpoint.list_steps(tmp_path) == [1]
+
+
 def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, small_model, monkeypatch):
     optimizer = trained(small_model)
     checkpoint.save(tmp_path, 1, small_model, NoTokenizer(), optimizer)

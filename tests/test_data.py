@@ -1,6 +1,7 @@
 """data.py: both schemas from every kind of file, one clear line for what is wrong, prompts as ids, the batch order."""
 
 import json
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -295,3 +296,124 @@ def test_batches_are_a_function_of_seed_and_step():
     assert first == again[::-1]  # no hidden state: a resumed run asks in any order
     assert first[0] != first[2]  # the second epoch has its own order
     assert data.batch_indices(2, 0, 1000, 50).tolist() != first[0]
+
+
+# ------------------------------------------------------------------------------------------------ as users bring them
+
+
+@pytest.mark.parametrize("column", ["problem", "answer", "list"])
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_half_a_character_is_refused_where_it_is_read(tmp_path, suffix, column):
+    bad = {"problem": "ok" + "\ud800" * (column == "problem"), "answer": "2\udfff" if column == "answer" else "2"}
+    if column == "list":
+        bad["answer"] = ["2", "\ud83d"]
+    path = write(tmp_path / f"own{suffix}", [*PLAIN, bad])
+    with pytest.raises(ValueError, match=rf"own{suffix}: row 2, column '.*half a character"):
+        data.load_problems(path)
+    with pytest.raises(ValueError, match="--suffix: .*half a character"):
+        encode(["q"], tokenizer(), suffix="in a box \udc80")
+
+
+def test_whole_characters_beyond_the_basic_plane_are_kept(tmp_path):
+    path = write(tmp_path / "own.jsonl", [{"problem": "1 + 1 = \U0001d7da?", "answer": "\U0001d7da"}])  # a pair in JSON
+    assert data.load_problems(path)[0].prompt == "1 + 1 = \U0001d7da?"
+
+
+@pytest.mark.parametrize("name", ["big.json", "big.jsonl"])
+def test_a_number_too_long_to_read_names_its_file(tmp_path, name):
+    text = '{"problem": "q", "answer": ' + "9" * 5001 + "}"
+    (tmp_path / name).write_text(f"[{text}]" if name.endswith("json") else PLAIN_LINE + text)
+    with pytest.raises(ValueError, match=name + (".*4300" if name.endswith("json") else ": line 2 .*4300")):
+        data.load_problems(str(tmp_path / name))
+
+
+PLAIN_LINE = json.dumps(PLAIN[0]) + "\n"
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64(), pa.list_(pa.float32()),
+                                  pa.struct([("ground_truth", pa.float32())])])  # fmt: skip
+def test_a_short_float_is_the_number_it_was_written_as(tmp_path, kind):
+    column, value = "answer", 0.1
+    if pa.types.is_struct(kind):
+        column, value = "reward_model", {"ground_truth": 0.1}
+    values = [[value] if pa.types.is_list(kind) else value] * 2
+    values = [np.float16(v) for v in values] if kind == pa.float16() else values
+    table = pa.table({"question": ["a", "b"], column: pa.array(values, kind), "unused": ["x", "y"]})
+    pq.write_table(table, tmp_path / "f.parquet")
+    (first, _) = data.load_problems(str(tmp_path / "f.parquet"))
+    assert first.truth == ([0.1] if pa.types.is_list(kind) else 0.1)
+
+
+def test_numpys_short_floats_likewise():
+    rows = [{"problem": "q", "answer": np.float32(0.1)}, {"problem": "q", "answer": np.array([0.3], np.float32)}]
+    assert [p.truth for p in data.rows_to_problems(rows, "s", "w")] == [0.1, [0.3]]
+
+
+def test_a_chat_written_as_text_is_read_as_a_chat_or_refused():
+    chat = json.dumps([{"role": "user", "content": "1 + 1?"}])
+    row = {"prompt": chat, "reward_model": {"ground_truth": 2}}
+    assert data.rows_to_problems([row], "s", "w")[0].prompt == "1 + 1?"
+    one = row | {"prompt": '{"content": "2 + 2?", "role": "user"}'}
+    assert data.rows_to_problems([one], "s", "w")[0].prompt == "2 + 2?"
+    for text in (str([{"role": "user", "content": "1 + 1?"}]), chat[:-1], chat.replace("user", "system")):
+        with pytest.raises(ValueError, match="w: row 0, column 'prompt': "):
+            data.rows_to_problems([row | {"prompt": text}], "s", "w")
+
+
+def test_a_name_of_the_hub_is_not_the_folder_beside_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "math").mkdir()
+    monkeypatch.setattr(data, "hub_rows", lambda spec, split: (PLAIN, spec))
+    assert data.load_problems("math")[0].source == "math"
+    with pytest.raises(ValueError, match="is a directory"):
+        data.load_problems("./math")
+
+
+def test_a_file_whose_name_is_no_text_gives_a_source_that_is(tmp_path):
+    path = tmp_path / b"own\xff.jsonl".decode("utf-8", "surrogateescape")
+    path.write_text(PLAIN_LINE)
+    data.load_problems(str(path))[0].source.encode()
+
+
+@pytest.mark.parametrize("template", ["Hello!", "{{ messages[0]['content'][0] }}", "{{ messages | length }}"])
+def test_a_template_that_drops_the_question_is_refused(template):
+    with pytest.raises(ValueError, match="leaves the question out"):
+        encode(["1+1"], tokenizer(template=template))
+
+
+@pytest.mark.parametrize("template", ["{{ messages[0]['content'] + 1 }}", "{% if %}", "{{ 1 / 0 }}", "{{ nope.x.y }}"])
+def test_a_template_that_fails_is_one_line(template):
+    with pytest.raises(ValueError, match="chat template of .* refuses a single user message") as caught:
+        encode(["1+1"], tokenizer(template=template))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dated", ["{{ strftime_now('%d %b %Y') }}", "{% set d = strftime_now('%d %b %Y') %}{{ d }}"])
+def test_a_template_tells_the_date_it_is_given(dated):
+    tok, now = tokenizer(template=dated + TEMPLATE), datetime(2001, 2, 3)
+    (text,) = (tok.decode(ids).replace(" ", "") for ids in encode(["1+1"], tok, now=now)[1])
+    assert text.startswith("03Feb2001")
+    assert encode(["1+1"], tok)[1] != encode(["1+1"], tok, now=now)[1]
+
+
+def test_a_fingerprint_is_of_questions_truths_and_order():
+    rows = [{"problem": f"q{i}", "answer": i} for i in range(5)]
+
+    def of(rows):
+        return data.fingerprint(data.rows_to_problems(rows, "s", "w"))
+
+    others = [rows[::-1], rows[:4], rows[1:], [*rows, rows[0]], [rows[1], rows[0], *rows[2:]]]
+    others += [[rows[0] | {"answer": 7}, *rows[1:]], [rows[0] | {"problem": "q"}, *rows[1:]]]
+    assert of(rows) == of([dict(row) for row in rows]) and len({of(rows), *map(of, others)}) == 1 + len(others)
+
+
+def test_questions_asked_twice_are_counted():
+    problems = data.rows_to_problems([*PLAIN, PLAIN[0], PLAIN[0] | {"answer": 3}], "s", "w")
+    assert data.duplicates(problems) == 2
+
+
+def test_prompts_in_parts_are_the_prompts(monkeypatch):
+    texts = [f"{i}+{i}" for i in range(25)]
+    whole = encode(texts, tokenizer(), suffix="box", max_tokens=10)
+    monkeypatch.setattr(data, "BATCH", 4)
+    assert encode(texts, tokenizer(), suffix="box", max_tokens=10) == whole

@@ -398,3 +398,55 @@ def test_output_and_reference_mistakes(tiny_model, tmp_path, capsys):
             evaluation.main(command(tiny_model, tmp_path, *flags))
         err = capsys.readouterr().err
         assert stop.value.code == 2 and message in err and err.count("\n") == 1, err
+
+
+# ---------------------------------------------------------------------------------------------------- starting again
+
+
+def test_a_start_that_came_to_nothing_claims_nothing(tiny_model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # vLLM is not installed
+    with pytest.raises(SystemExit):
+        evaluation.main(command(tiny_model, tmp_path, "--sampler", "vllm"))
+    assert "vLLM is not installed" in capsys.readouterr().err
+    monkeypatch.undo()
+    for flags in (["--temperature", "0.9"], []):  # another setting, and nothing was sampled with the first
+        with monkeypatch.context() as broken:
+            broken.setattr(evaluation, "evaluate", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(SystemExit):
+                evaluation.main(command(tiny_model, tmp_path, *flags))
+    evaluation.main(command(tiny_model, tmp_path))
+    with pytest.raises(SystemExit):
+        evaluation.main(command(tiny_model, tmp_path, "--temperature", "0.9"))
+    assert "holds responses with --temperature 0.6 (now 0.9)" in capsys.readouterr().err
+
+
+def test_a_home_directory_behind_an_equals_sign(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    asked = evaluation.Config(model="~/m", output_dir="~/e", reference="~/r", data_dir="~/d")
+    assert [asked.model, asked.output_dir, asked.reference, asked.data_dir] == [f"{tmp_path}/{x}" for x in "merd"]
+    argv = [word for word in command(tiny_model, tmp_path)]
+    argv[argv.index("--output-dir") : argv.index("--output-dir") + 2] = ["--output-dir=~/e"]
+    evaluation.main(argv)
+    assert (tmp_path / "e" / "results.json").exists() and not (tmp_path / "~").exists()
+
+
+def test_an_evaluation_goes_on_the_next_day_with_the_first_days_prompts(tiny_model, tmp_path, capsys):
+    model = tmp_path / "dated"
+    shutil.copytree(tiny_model, model)
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    dated = "{{ strftime_now('%d%m%Y') }}{{ messages[0]['content'] }}"
+    (model / "chat_template.jinja").unlink(missing_ok=True)
+    (model / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": dated}))
+    argv = [word for word in command(str(model), tmp_path) if word != "--no-template"]
+    evaluation.main(argv)
+    output = Path(argv[argv.index("--output-dir") + 1])
+    asked = json.loads((output / "config.json").read_text())
+    (output / "responses.jsonl").rename(output / "responses.part-0.jsonl")
+    evaluation.main(argv)  # on the same day
+    capsys.readouterr()
+    asked["date"] = "2001-02-03T00:00:00"  # as if all had begun then: the prompts are others, and it is noticed
+    (output / "config.json").write_text(json.dumps(asked))
+    with pytest.raises(SystemExit):
+        evaluation.main(argv)
+    assert "other prompts" in capsys.readouterr().err

@@ -10,7 +10,7 @@ C of them in one chunk | V vocabulary | H hidden size
 import torch
 from torch import Tensor, nn
 
-from minidrpo.engine.probe import hidden_states
+from minidrpo.engine.probe import body, hidden_states
 
 HEAD_CHUNK_ELEMENTS = 2**26  # logits in float32 at a time: 256 MB; a whole (8192, 152k) would be 5 GB per copy
 
@@ -55,7 +55,7 @@ def compile_layers(model: nn.Module, backend: str = "inductor") -> None:
     """torch.compile every decoder layer, in place, for any batch and length. Layer by layer and not the whole model:
     traced as a whole, Transformers would make an (L, L) mask and attention would lose its fast kernel; and checkpoints
     stay between layers. Raises ValueError for a model whose layers are not where most have them."""
-    layers = getattr(model.base_model, "layers", None)
+    layers = getattr(body(model), "layers", None)
     if layers is None:
         raise ValueError(f"--compile: {type(model).__name__} has no list of layers at .layers")
     torch._dynamo.config.optimize_ddp = False  # it would cut graphs at buckets; layers are small enough already

@@ -18,7 +18,15 @@ LOUD = 100.0  # the largest logit that the head is tried with: caps are at 15 to
 def hidden_states(model: nn.Module, ids_NL: Tensor) -> Tensor:
     """(N, L, H): what the output head reads. Right padding and causal attention: a real token never sees padding, so no
     attention mask is needed."""
-    return model.base_model(input_ids=ids_NL, use_cache=False).last_hidden_state
+    return body(model)(input_ids=ids_NL, use_cache=False).last_hidden_state
+
+
+def body(model: nn.Module) -> nn.Module:
+    """The model without its output head."""
+    if model.base_model is not model:
+        return model.base_model
+    head = model.get_output_embeddings()  # Llama 4 has a prefix that is not the name of its body
+    return next(part for part in model.children() if part is not head)
 
 
 def last_logits(model: nn.Module, text_NL: Tensor, length_N: Tensor, tokens: int = 2**15) -> Tensor:
@@ -107,7 +115,7 @@ def _heads(model, ids_1L):
         seen.append(output.last_hidden_state)
         return output
 
-    hook = model.base_model.register_forward_hook(louder)
+    hook = body(model).register_forward_hook(louder)
     try:
         theirs = model(input_ids=ids_1L, use_cache=False).logits
     finally:
@@ -135,8 +143,9 @@ def unreached(model: nn.Module) -> set[str]:
 def freeze_unused_parts(model: nn.Module) -> list[str]:
     """Take whole parts of the model (a vision tower) that no text reaches out of training: they have no gradient, and
     DDP would wait for one. Returns the parts' names."""
-    names, frozen = unreached(model), []
-    for prefix, owner in (("", model), (f"{model.base_model_prefix}.", model.base_model)):
+    names, frozen, inner = unreached(model), [], body(model)
+    where = next(name for name, module in model.named_modules() if module is inner)
+    for prefix, owner in (("", model), (f"{where}.", inner)):
         for part, module in owner.named_children() if names else ():
             inside = [f"{prefix}{part}.{name}" for name, _ in module.named_parameters()]
             if inside and names.issuperset(inside):

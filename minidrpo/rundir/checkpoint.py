@@ -131,6 +131,17 @@ def newest(run_dir: str | Path) -> Path | None:
     return Path(run_dir) / "checkpoints" / f"{PREFIX}{steps[-1]}" if steps else None
 
 
+@contextlib.contextmanager
+def naming_the_older(path: Path) -> Iterator[None]:
+    """Around reading the newest checkpoint: a ValueError then says what the run can go on from without it."""
+    try:
+        yield
+    except ValueError as error:
+        older = [step for step in list_steps(path.parent.parent) if f"{PREFIX}{step}" != path.name]
+        hint = f"go on from step {older[-1]}" if older else "start anew"
+        raise ValueError(f"{error}. To {hint}, move {path} away") from error
+
+
 def restore_optimizer(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> tuple[int, dict]:
     """Put AdamW's moments back, bit for bit, however many ranks wrote them, sharded or not. Returns (number of steps
     done, what else was noted about the run). The model's weights are loaded from the same directory as any model's.
