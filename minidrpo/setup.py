@@ -146,8 +146,9 @@ def start(cfg: config.RunConfig, ctx: DistContext) -> Run | None:
         fingerprints = same_data(cfg, problems, held_out[0], ctx)
         with reading():
             model = load_model(cfg, path, log, ctx)
-        for note in loading.keep_savable(model, tokenizer, path):
-            log.say(f"note: {note}")
+        with ctx.fail_together(ValueError, ValueError):
+            for note in loading.keep_savable(model, tokenizer, path, write=ctx.is_main):
+                log.say(f"note: {note}")
         check_sizes(cfg, problems, prompts + held_out[1], model, ctx)
         if cfg.compile and not rollout.is_vllm(cfg.sampler, ctx.device):
             raise ValueError("--compile needs vLLM as the sampler: the trainer's model is compiled for training alone")

@@ -174,9 +174,12 @@ def eos_token_ids(
     return sorted(set(ids))
 
 
-def keep_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: str | Path) -> list[str]:
+def keep_savable(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: str | Path, write: bool = True
+) -> list[str]:
     """What is read from a model's files must be writable into a checkpoint and come back the same: tried here, before
-    the first step, with all but the weights. Returns notes on what was left out; ValueError if it cannot be written."""
+    the first step, with all but the weights. Returns notes on what was left out; ValueError if it cannot be written.
+    write: try it; among several ranks Transformers writes models on rank 0 alone."""
     notes, ours = [], getattr(model, "generation_config", None)
     if ours is not None:
         ours.do_sample = True  # as we use it; else a temperature there could not be saved again
@@ -189,6 +192,8 @@ def keep_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pat
             notes.append(
                 f"the generation settings of {path} cannot be saved, token ids alone are kept: {_one_line(error)}"
             )
+    if not write:
+        return notes
     try:
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder, state_dict={})
