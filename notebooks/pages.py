@@ -33,11 +33,11 @@ def page_link(target, root):
 
 
 def about(notebook):
-    """(title, line about time and needs, the claim) of a lesson, from its first cell."""
+    """(title, time and needs) of a lesson, from its first cell."""
     text = notebook.cells[0].source
-    needs = re.search(r"^\*(\d+ min.*?)\*$", text, re.MULTILINE | re.DOTALL)
-    claim = re.search(r"\*\*Claim\.\*\* (.*?)(?:\n\n|\Z)", text, re.DOTALL)
-    return re.match(r"# (.*)", text)[1], *(re.sub(r"\s+", " ", found[1]) if found else "" for found in (needs, claim))
+    needs = re.search(r"\*\*Time:\*\* (.*?)(?:\n\n|\Z)", text, re.DOTALL)
+    words = re.sub(r"\s+", " ", LINK.sub("", needs[1])) if needs else ""
+    return re.match(r"# (.*)", text)[1], re.sub(r"[*`\[]", "", words)
 
 
 def write(out):
@@ -50,7 +50,7 @@ def write(out):
     items = []
     for i, path in enumerate(paths):
         notebook = nbformat.read(path, as_version=4)
-        title, needs, claim = about(notebook)
+        title, needs = about(notebook)
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = LINK.sub(lambda found: f"]({page_link(found[1], root)})", cell.source)
@@ -61,8 +61,7 @@ def write(out):
             notebook.cells.insert(place, nbformat.v4.new_markdown_cell(" | ".join(near), id=name))
         body, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
         (out / f"{path.stem}.html").write_text(body, encoding="utf-8")
-        words = html.escape(re.sub(r"[$*`]", "", claim), quote=False)
-        items.append(f'<h3><a href="{path.stem}.html">{html.escape(title)}</a></h3><p>{words}</p><p><i>{needs}</i></p>')
+        items.append(f'<h3><a href="{path.stem}.html">{html.escape(title)}</a></h3><p>{html.escape(needs)}</p>')
     style = "body {max-width: 44em; margin: 2em auto; font-family: sans-serif; line-height: 1.4}"
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>DRPO, lessons</title><style>{style}</style>'
     (out / "index.html").write_text(head + "<h1>DRPO, lessons</h1>" + "\n".join(items) + "</html>\n", encoding="utf-8")

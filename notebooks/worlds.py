@@ -60,3 +60,29 @@ def lone_trick_credit(f, lam=0.1, trick_length=0.1, care=0.7, size=8):
     weight_PG = drpo.positive_distribution(drpo.length_preference(length_PG, 1.0), correct_PG, lam)
     credit_PG = drpo.drpo_credit(torch.zeros_like(weight_PG), correct_PG, weight_PG, 10.0) * len(correct_PG)
     return (torch.cat(chance) * credit_PG[:, 0]).sum().item()
+
+
+def scale_for(old_V, direction_V, kl):
+    """How far to move old_V (log-probabilities) in this direction for a small KL(old || new), to second order."""
+    pi_V = old_V.exp()
+    variance = (pi_V * (direction_V - (pi_V * direction_V).sum()) ** 2).sum()
+    return (2 * kl / variance).sqrt()
+
+
+def one_batch_again(estimator, beta, seed=0, steps=60, size=2000):
+    """(2, steps): the estimated and the true KL while DRPO's loss is lowered on one fixed batch of 64 responses, out of
+    `size` possible ones, of which half are correct. delta = 0.01."""
+    draw = torch.Generator().manual_seed(seed)
+    old_V = torch.randn(size, generator=draw, dtype=torch.float64).log_softmax(-1)
+    responses = torch.multinomial(old_V.exp(), 64, replacement=True, generator=draw)
+    correct_PG = (torch.rand(size, generator=draw) < 0.5)[responses].view(8, 8)
+    before, mask = old_V[responses][:, None], torch.ones(64, 1, dtype=torch.bool)
+    rules = dict(lam=torch.inf, tau=10.0, beta=beta, delta=0.01, kl_estimator=estimator)
+    z_V, seen = old_V.clone(), []
+    for _ in range(steps):
+        new_V = z_V.requires_grad_().log_softmax(-1)
+        preference_PG = torch.zeros(8, 8, dtype=torch.float64)
+        loss, metrics = drpo.drpo_loss(new_V[responses][:, None], before, mask, correct_PG, preference_PG, **rules)
+        seen.append((metrics["kl"], (old_V.exp() * (old_V - new_V)).sum().item()))
+        z_V = (z_V - 0.5 * torch.autograd.grad(loss, z_V)[0]).detach()
+    return torch.tensor(seen).T

@@ -1,8 +1,12 @@
 """Checks of lesson 4, the trust region."""
 
+import functools
+import math
+
 import torch
 
 import drpo
+import worlds
 from exercises import call, equal, exercise, near, number
 from toys import batch
 
@@ -54,3 +58,68 @@ def resting_kl(function):
         if not near(grad, pull):
             beyond = "it is beyond delta, as it must be, but " if value > delta else ""
             return f"{beyond}at your KL, {value:.4g}, the penalty's derivative is {grad:.4g}, the pull is {pull}"
+
+
+@exercise("4d", hints=["the KL of the response is the sum over its tokens", "the variance of a log-ratio is 2 KL"])
+def log_ratio_deviation(value):
+    return number(
+        value,
+        math.sqrt(2 * 0.8192),
+        "not the square root of the log-ratio's variance",
+        misses=[
+            (
+                0.8192,
+                "the KL of the response is right, which is the mean of minus the log-ratio; asked for is its spread",
+            ),
+            (2 * 0.8192, "that is the variance"),
+            (math.sqrt(2e-4), "right for one token; a response has 8,192"),
+        ],
+    )
+
+
+@exercise(
+    "4e",
+    hints=["first the KL of the mini-batch, then its hinge", "the mini-batch's KL is the mean over *tokens*"],
+)
+def penalty_factor(function):
+    cases = (
+        ([3e-4, 1e-4], [500, 1500], 1e3, 1e-4),
+        ([2e-4, -1e-4, 0.0], [100, 100, 100], 1e3, 1e-4),
+        ([4e-4, 2e-4], [100, 900], 500.0, 1e-4),
+    )
+    for kl, tokens, beta, delta in cases:
+        kl_M, tokens_M = torch.tensor(kl, dtype=torch.float64), torch.tensor(tokens)
+        whole = (kl_M * tokens_M).sum() / tokens_M.sum()
+        value = float(call(function, kl_M, tokens_M, beta, delta))
+        if math.isclose(value, drpo.kl_penalty_grad(whole, beta, delta).item(), rel_tol=1e-5, abs_tol=1e-9):
+            continue
+        if near(value, drpo.kl_penalty_grad(kl_M.mean(), beta, delta).item()):
+            return "one hinge, and right for micro-batches of equal size; these have different numbers of tokens"
+        if near(value, drpo.kl_penalty_grad(kl_M, beta, delta).mean().item()):
+            return "that is the mean of the micro-batches' own hinges, which depends on the cut"
+        return f"for KLs {kl} of {tokens} tokens you say {value:.4g}, and the whole batch's KL is {whole:.3g}"
+
+
+@functools.cache
+def cut_fine():
+    """The mean hinge over parts of 250 tokens at a true KL of 5e-5, sampled: 40 mini-batches of 64 x 1,000 tokens."""
+    draw = torch.Generator().manual_seed(1)
+    old = torch.randn(2000, generator=draw, dtype=torch.float64).log_softmax(-1)
+    direction = torch.randn(2000, generator=draw, dtype=torch.float64)
+    new = (old + worlds.scale_for(old, direction, 5e-5) * direction).log_softmax(-1)
+    tokens = torch.multinomial(old.exp(), 40 * 64 * 1000, replacement=True, generator=draw).view(-1, 250)
+    return drpo.kl_penalty_grad((old - new)[tokens].mean(-1), 1e3, 1e-4).mean().item()
+
+
+@exercise(
+    "4f",
+    hints=[
+        "a part's k1 is nearly normal: its mean is 5e-5, its variance 2 x 5e-5 / 250",
+        "average max(x - 1e-4, 0) over draws of such a normal number, and multiply by beta",
+    ],
+)
+def predicted_hinge(value):
+    ran = cut_fine()
+    words = f"the run gives {ran:.3f}, your prediction is {float(value):.3g}" if isinstance(value, int | float) else ""
+    misses = [(0.0, "a part's KL is noisy, and some parts are outside although the true KL is inside")]
+    return number(value, ran, words, rel=0.1, misses=misses) and (words if value else misses[0][1])

@@ -1,12 +1,15 @@
 """Checks of lesson 5, watch it train."""
 
+import functools
 import math
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 import drpo
-from exercises import call, exercise, near, number
+from exercises import Say, call, exercise, near, number, unsolved
 from minidrpo.rundir import metrics
 
 
@@ -54,3 +57,72 @@ def standard_error(function):
             if not near(doubled, value, 1e-2):
                 return "it falls with the number of responses, but a copy of every response makes it smaller, too"
             return "copies of responses change nothing, as it should be, but it is not the standard error of the mean"
+
+
+@exercise(
+    "5d",
+    hints=[
+        "a seed that is easy for one method is easy for the other: look at the difference within each seed",
+        "the standard deviation of the S differences (ddof = 1), over the square root of S",
+    ],
+)
+def paired_difference(function):
+    rng = np.random.default_rng(1)
+    for size in (3, 8):
+        common = 10 * rng.normal(size=size)
+        a_S, b_S = 50 + common + rng.normal(size=size), 60 + common + rng.normal(size=size)
+        value = call(function, a_S, b_S)
+        if np.shape(value) != (2,):
+            raise Say("two numbers, please: the difference and its standard error")
+        gap, error = map(float, value)
+        difference = a_S - b_S
+        if not near(gap, difference.mean()):
+            return (
+                "the sign of the difference is not that of a - b"
+                if near(-gap, difference.mean())
+                else "not the mean of a - b"
+            )
+        if not near(error, difference.std(ddof=1) / size**0.5):
+            apart = ((a_S.var(ddof=1) + b_S.var(ddof=1)) / size) ** 0.5
+            if near(error, apart):
+                return (
+                    "the difference is right; its error is that of two *independent* sets, and these share their seeds"
+                )
+            if near(error, difference.std() / size**0.5):
+                return "paired, as it should be; but the deviation is that of a sample: ddof = 1"
+            return f"the difference is right, its standard error is not {error:.3g}"
+
+
+@functools.cache
+def correlations():
+    """Of accuracy with J and with J per mixed group over the steps of `make train`, means over the seeds."""
+    file = Path(drpo.__file__).parent / "experiments" / "results" / "lessons.csv"
+    log = pd.read_csv(file).query("part == 'watch' and phase == 'train'")
+    log = log.assign(per_mixed=log.objective / log.mixed_groups)
+    runs = [run for _, run in log.groupby("seed")]
+    return [float(np.mean([run[key].corr(run.accuracy) for run in runs])) for key in ("objective", "per_mixed")]
+
+
+@exercise(
+    "5e",
+    hints=[
+        "divide `objective` by `mixed_groups` for the second; `run.objective.corr(run.accuracy)` gives a correlation",
+        "take each seed by itself, then the mean of the three numbers",
+    ],
+)
+def j_and_accuracy(answer):
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise Say("your predicted signs and your two measured numbers, please")
+    signs, measured = answer
+    if unsolved(measured):
+        raise Say("a prediction, good. Now measure it")
+    if np.shape(signs) != (2,) or np.shape(measured) != (2,):
+        raise Say("two signs and two numbers, please")
+    right = [abs(float(value) - target) < 0.02 for value, target in zip(measured, correlations(), strict=True)]
+    if all(right):
+        return None
+    if any(right):
+        return f"the {'first' if right[0] else 'second'} number is right, the other is not"
+    if all(abs(float(value)) > 1 for value in measured):
+        return "a correlation lies between -1 and 1"
+    return "neither number is what the file says"

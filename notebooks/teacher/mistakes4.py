@@ -22,4 +22,13 @@ MISTAKES = {
         "near": (lambda pull, beta, delta: delta + pull / (2 * beta), "beyond delta"),  # the paper's factor
         "wrong": [lambda pull, beta, delta: delta, lambda pull, beta, delta: pull / beta - delta],
     },
+    "4d": {"near": (0.8192, "the KL of the response is right"), "wrong": [1.6384, 2e-4**0.5, 0]},
+    "4e": {
+        "near": (lambda kl, tokens, beta, delta: beta * max(float(kl.mean()) - delta, 0), "equal size"),
+        "wrong": [
+            lambda kl, tokens, beta, delta: beta * (kl - delta).clamp(min=0).mean(),  # a hinge per micro-batch
+            lambda kl, tokens, beta, delta: beta * ((kl * tokens).sum() / tokens.sum() - delta),  # no hinge
+        ],
+    },
+    "4f": {"near": (0.2, "the run gives"), "wrong": [0.0, 0.1, 1.0]},
 }

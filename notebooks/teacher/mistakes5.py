@@ -2,6 +2,8 @@
 
 import math
 
+from lessons import ex5
+
 MISTAKES = {
     "5a": {"near": (4.8, "close"), "wrong": [math.exp(-40 / 25.6), 40 / 25.6, 4, 0]},
     "5b": {"near": (0.11, "close"), "wrong": [20 / 256, math.log(2) * 20 / 256, -1.0]},
@@ -13,5 +15,20 @@ MISTAKES = {
             lambda value_Pn: 0.0,
         ],
         "bug": "independent|over problems",
+    },
+    "5d": {
+        "near": (
+            lambda a, b: (a.mean() - b.mean(), ((a.var(ddof=1) + b.var(ddof=1)) / len(a)) ** 0.5),
+            "the difference is right",
+        ),
+        "wrong": [
+            lambda a, b: (b.mean() - a.mean(), (a - b).std(ddof=1) / len(a) ** 0.5),
+            lambda a, b: (a.mean() - b.mean(), (a - b).std() / len(a) ** 0.5),
+            lambda a, b: a.mean() - b.mean(),
+        ],
+    },
+    "5e": {
+        "near": (((-1, 1), (ex5.correlations()[0], 0.0)), "first number is right"),
+        "wrong": [((1, 1), (0.5, -0.5)), ((1, 1), (3.0, 4.0)), (1, 1)],
     },
 }

@@ -24,4 +24,6 @@ MISTAKES = {
         ],
         "bug": "normalis|divid|before",
     },
+    "6d": {"near": (0.74, "against GRPO"), "wrong": [0.82, -0.081, 0.5]},
+    "6e": {"near": ((0.5, 1), "right neighbourhood"), "wrong": [(2, 0.1), (3, 2), 2, (2, 7)]},
 }
