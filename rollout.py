@@ -28,6 +28,7 @@ from transformers.cache_utils import Cache
 from minidrpo.engine import arrival, decoding, probe, vllm_engine
 from minidrpo.engine.decoding import DecodingBatch, GrowingLayer, advance, merge, remove_done, uniforms
 from minidrpo.engine.loading import context_of, eos_token_ids
+from minidrpo.engine.policy import head_logits
 from minidrpo.engine.shard import forward_of, named_weights
 from minidrpo.records import Rollout
 
@@ -199,15 +200,12 @@ class TransformersSampler:
         return logits_BV
 
     def _forward(self, ids_BL, mask_BT, position_BL, cache):
-        output = self.model(
-            input_ids=ids_BL,
-            attention_mask=mask_BT,
-            position_ids=position_BL,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return output.logits[:, -1]
+        inputs = {"input_ids": ids_BL, "attention_mask": mask_BT, "position_ids": position_BL}
+        inputs |= {"past_key_values": cache, "use_cache": True}
+        if self.dtype == torch.bfloat16:  # the trainer's head: on CUDA its logits are not rounded
+            hidden_BH = self.model.base_model(**inputs).last_hidden_state[:, -1]
+            return head_logits(self.model.get_output_embeddings(), hidden_BH)
+        return self.model(**inputs, logits_to_keep=1).logits[:, -1]
 
 
 # --- vLLM -------------------------------------------------------------------------------------------------------------

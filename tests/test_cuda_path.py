@@ -12,6 +12,7 @@ import pytest
 import torch
 from test_shard import in_ranks
 from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers.cache_utils import Cache
 
 import config
 import drpo
@@ -21,6 +22,7 @@ from conftest import ROOT, make_small_model
 from minidrpo import setup
 from minidrpo.engine import arrival, hardware, loading, shard, vllm_engine
 from minidrpo.engine import policy as policies
+from minidrpo.engine.decoding import GrowingLayer
 from minidrpo.engine.distributed import DistContext
 from minidrpo.rundir import jsonl
 from minidrpo.tasks import data
@@ -87,6 +89,18 @@ def test_logits_on_cuda_are_not_rounded_to_bfloat16(bias):
         h, w, b = (torch.empty(*shape, device="cuda", dtype=torch.bfloat16) for shape in ((6, 8), (40, 8), (40,)))
         logits = policies._logits(h, w, b.float() if bias else None, 0.6)
         assert (logits.dtype, logits.device.type, logits.shape) == (torch.float32, "cuda", (6, 40))
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["autocast", "weights"])
+def test_a_sampler_in_bfloat16_uses_the_trainer_s_head(small_model, whole):
+    """On CUDA it is the product above; on the CPU it gives what the model's own head does, in float32."""
+    model = small_model.bfloat16() if whole else small_model
+    sampler = rollout.TransformersSampler(model, autocast=None if whole else torch.bfloat16)
+    ids, cache = torch.tensor([[3, 4, 5], [6, 7, 8]]), Cache(layer_class_to_replicate=GrowingLayer)
+    with torch.no_grad(), sampler._autocast():
+        ours = sampler._forward(ids, None, torch.arange(3)[None].expand(2, 3), cache)
+        theirs = model(ids).logits[:, -1]
+    assert ours.dtype == torch.float32 and theirs.dtype == torch.bfloat16 and torch.equal(ours, theirs.float())
 
 
 # ---------------------------------------------------------------------------------------------------------- the engine

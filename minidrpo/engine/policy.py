@@ -51,6 +51,11 @@ class Policy(nn.Module):
         return ChunkedLogp.apply(hidden_MH, head.weight, head.bias, target_M, self.temperature, chunk)
 
 
+def head_logits(head: nn.Module, hidden_BH: Tensor) -> Tensor:
+    """(B, V) logits in float32 of a bfloat16 product, at temperature 1: what `Policy` scores, for one token each."""
+    return _logits(hidden_BH, head.weight.to(torch.bfloat16), head.bias, 1.0)
+
+
 def compile_layers(model: nn.Module, backend: str = "inductor") -> None:
     """torch.compile every decoder layer, in place, for any batch and length. Layer by layer and not the whole model:
     traced as a whole, Transformers would make an (L, L) mask and attention would lose its fast kernel; and checkpoints
