@@ -24,7 +24,7 @@ from minidrpo.engine.policy import Policy, compile_layers
 from minidrpo.methods import rewards
 from minidrpo.methods.table import METHODS, Batch
 from minidrpo.records import GradedResponse, Problem
-from minidrpo.rundir import checkpoint, lock, outlook
+from minidrpo.rundir import card, checkpoint, lock, outlook
 from minidrpo.rundir.lock import Lock
 from minidrpo.rundir.log import RunLog
 from minidrpo.tasks import data
@@ -107,6 +107,7 @@ class Run:
     def save(self, step: int) -> None:
         """A checkpoint from which the same command goes on."""
         keep = {"keep": self.cfg.keep_checkpoints, "about": self.fingerprints}
+        keep["card"] = card.write(self.cfg, self.log.about, self.log.evaluations, step)
         directory = self.cfg.directory
         checkpoint.save(directory, step, self.model, self.tokenizer, self.optimizer, self.state, self.ctx, **keep)
 

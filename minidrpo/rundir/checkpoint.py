@@ -36,12 +36,23 @@ FAILURES = (OSError, SafetensorError, RuntimeError)  # of a disk, in several lib
 
 
 def save(
-    run_dir, step: int, model: nn.Module, tokenizer, optimizer: Optimizer, state=None, ctx=None, *, keep=2, about=None
+    run_dir,
+    step: int,
+    model: nn.Module,
+    tokenizer,
+    optimizer: Optimizer,
+    state=None,
+    ctx=None,
+    *,
+    keep=2,
+    about=None,
+    card="",
 ) -> None:
     """Write checkpoints/step_N under another name, flush it to the disk, then rename: readers see all or nothing.
 
     state: the method's tensors, {name: tensor}. ctx: a DistContext, of one process if None. keep: how many checkpoints
-    stay. about: what to note beside the step. Every rank calls this; rank 0 writes, and of a sharded model each rank
+    stay. about: what to note beside the step. card: text of the
+    model directory's README.md. Every rank calls this; rank 0 writes, and of a sharded model each rank
     its part of the moments. If any of them cannot (a full disk, say), every rank raises the same OSError, and
     FloatingPointError if weights are not finite: the checkpoints written before are untouched and no half-written one
     is left.
@@ -62,6 +73,7 @@ def save(
             if ctx.is_main:
                 model.save_pretrained(partial, state_dict=weights)
                 tokenizer.save_pretrained(partial)
+                (partial / "README.md").write_text(card, encoding="utf-8")
                 save_file(state or {}, partial / TRAINER / "method.safetensors")
                 # Parameters that never had a gradient, or a resume would miss what was never written
                 bare = [name for name, parameter in model.named_parameters() if not optimizer.state.get(parameter)]

@@ -40,7 +40,7 @@ class RunLog:
         self.cfg, self.dir, self.main, self.ctx = cfg, cfg.directory, ctx.is_main, ctx
         self.bar = None
         self.first_step = True  # of this start
-        self.about = {}  # what an earlier start noted
+        self.about = {}  # what ran: as an earlier start noted, later as this one does
         self._refuse_other_config()
         track.check(cfg.track)
         self.tracker = track.Tracker(cfg.track, self.dir, self.say)
@@ -95,8 +95,8 @@ class RunLog:
         for name in ("metrics.jsonl", "evals.jsonl", "samples.jsonl"):
             jsonl.keep_until(self.dir / name, done or -1)
         jsonl.write(self.dir / "problems.jsonl", map(dataclasses.asdict, held_out))
-        about = _about(self.ctx) | {"first_start": now.strftime(TIME)}
-        settings = dataclasses.asdict(self.cfg) | {"about": about}
+        self.about = _about(self.ctx) | {"first_start": now.strftime(TIME)}
+        settings = dataclasses.asdict(self.cfg) | {"about": self.about}
         jsonl.write_text(self.dir / "config.json", _to_json(settings) + "\n")
         self.tracker.begin(settings, done + 1)
         self.say(f"{'going on from step ' + str(done) if done else 'training'} in {self.dir}")

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import time
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
@@ -141,10 +142,35 @@ def write_results(
     if reference:
         results["aes"] = compare(sets, average, reference)
     jsonl.write_text(output / "results.json", json.dumps(as_json(results), indent=1) + "\n")
+    jsonl.write_text(output / "results_lm_eval.json", json.dumps(as_lm_eval(cfg, sets), indent=1) + "\n")
     jsonl.write(output / "responses.jsonl", (r.as_dict() for r in result.responses))
     for part in output.glob("responses.part-*.jsonl"):  # only now: until here they were the only copy
         part.unlink()
     return sets, average, results.get("aes")
+
+
+def as_lm_eval(cfg, sets: dict) -> dict:
+    """The same numbers in the form that readers of lm-evaluation-harness's results_*.json know."""
+
+    def row(name, r):
+        found = {"exact_match": (r.accuracy, r.accuracy_se), "mean_length": (r.mean_length, r.mean_length_se)}
+        numbers = {
+            f"{key}{end},none": x for key, pair in found.items() for end, x in zip(("", "_stderr"), pair, strict=True)
+        }
+        return {"alias": name} | as_json(numbers)
+
+    n = {name: {"original": r.n_problems, "effective": r.n_problems} for name, r in sets.items()}
+    about = {"task": "", "num_fewshot": 0, "repeats": cfg.samples, "output_type": "generate_until"}
+    return {
+        "results": {name: row(name, r) for name, r in sets.items()},
+        "configs": {name: about | {"task": name} for name in sets},
+        "versions": dict.fromkeys(sets, 0),
+        "n-shot": dict.fromkeys(sets, 0),
+        "n-samples": n,
+        "higher_is_better": dict.fromkeys(sets, {"exact_match": True, "mean_length": False}),
+        "config": {"model": "drpo-minimal", "model_args": f"pretrained={cfg.model}", "random_seed": cfg.seed},
+        "date": time.time(),
+    }
 
 
 def compare(sets: dict, average: dict, reference: dict) -> dict:

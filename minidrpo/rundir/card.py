@@ -1,0 +1,84 @@
+"""card.py - the README.md of a checkpoint, a model card: what the model is, how it was made, how good it is.
+
+Anyone may upload a checkpoint as it is (README.md has the command); nothing of the machine it was made on is in here.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from minidrpo.methods.table import METHODS
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+CITATION = """@article{drpo,
+  title = {DRPO: Efficient Reasoning via Decoupled Reward Policy Optimization},
+  journal = {arXiv preprint arXiv:2510.04474},
+  year = {2025}
+}"""
+NOT_SHOWN = {"run_dir", "resume", "track", "trust_remote_code", "show_every", "keep_checkpoints"}
+
+
+def write(cfg, about: dict, evaluations: Sequence[dict], step: int) -> str:
+    """The card's text after `step` steps. about: config.json's, with versions. evaluations: records of evals.jsonl."""
+    row, name = METHODS[cfg.method], f"{_public(cfg.model).rpartition('/')[2]}-{cfg.method}"
+    model, learned, asked = map(_public, (cfg.model, cfg.train_data, cfg.eval_data))
+    known = [e for e in evaluations if e["step"] <= step]
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=asked,
+            dataset_name=asked,
+            metric_type=metric,
+            metric_value=round(known[-1][metric], 4),
+        )
+        for metric in ("accuracy", "mean_length")
+        if known and known[-1]["step"] == step
+    ]
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["reinforcement-learning", "efficient-reasoning", cfg.method],
+        base_model=cfg.model if HUB_ID.fullmatch(cfg.model) and not Path(cfg.model).exists() else None,
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+    settings = {k: v for k, v in vars(cfg).items() if k not in NOT_SHOWN}
+    settings |= {"model": model, "train_data": learned, "eval_data": asked}
+    versions = [f"{key} {about[key]}" for key in ("python", "torch", "transformers") if key in about]
+    parts = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {name}",
+        f"{model}, trained for {step} of {cfg.steps} steps with `{cfg.title}` on {learned}.",
+        f"**Method.** {row.about}.",
+        "## Evaluation",
+        f"{cfg.samples} responses per problem of {asked}, temperature {cfg.temperature:g}, top_p {cfg.top_p:g}, "
+        f"at most {cfg.max_response_tokens} tokens; a rule grades them.",
+        _table(("step", "accuracy, %", "± standard error", "mean length, tokens", "truncated, %"), map(_row, known))
+        if known
+        else "None yet.",
+        "## Settings",
+        _table(("setting", "value"), [(k, f"`{v}`") for k, v in settings.items()]),
+        "## Made with",
+        ", ".join(versions) + (f"; commit {about['commit']}" if about.get("commit") else ""),
+        "## Citation",
+        f"```bibtex\n{CITATION}\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _row(e):
+    accuracy, error, truncated = (f"{100 * e[key]:.1f}" for key in ("accuracy", "accuracy_se", "truncated"))
+    return e["step"], accuracy, error, f"{e['mean_length']:.1f}", truncated
+
+
+def _table(heads, rows):
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines)
+
+
+def _public(name: str) -> str:
+    """A path without the folders above its last two; a name as it is."""
+    path = Path(name)
+    return "/".join(path.parts[-2:]) if path.is_absolute() or path.exists() else name
