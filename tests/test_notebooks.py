@@ -67,6 +67,20 @@ def test_a_lesson_has_claim_picture_check_and_exercises(path):
     assert len(cells(path, "code", "exercise") + cells(path, "code", "gap")) >= 2
 
 
+@pytest.mark.parametrize("path", LESSONS, ids=by_name)
+def test_a_lesson_fits_into_a_class(path):
+    """Time and prerequisites at its head, "you can now", at most 30 cells, five to seven exercises."""
+    text = cells(path, "markdown")
+    asked = re.findall(r"\*\*(\d\w) \((\w+)\)", "\n".join(text))
+    assert (
+        re.search(r"\*\*Time:\*\* \d\d minutes", text[0]) and "**You need:**" in text[0] and "**You get:**" in text[0]
+    )
+    assert any("**You can now**" in part for part in text[1:])
+    assert len(json.loads(path.read_text("utf-8"))["cells"]) <= 30
+    grades = {"implement", "experiment"} | ({"compute"} if path.name[:2] != "00" else set())  # there all is written
+    assert 5 <= len(asked) <= 7 and {grade for _, grade in asked} == grades
+
+
 @pytest.mark.parametrize("path", PATHS, ids=by_name)
 def test_lessons_import_the_modules_and_never_rewrite_a_function(path):
     for source in cells(path, "code"):
