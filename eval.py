@@ -148,8 +148,8 @@ class Config:
     model: str = value(TINY_MODEL, "a name")
     """Directory or Hub id of a causal language model in safetensors."""
     datasets: tuple[str, ...] = ("arithmetic",)
-    """Built in: arithmetic, thinking, tools, programs, knights. On the Hub: aime, aime25, amc, math, minerva, olympiad_bench, gsm8k, or
-    OWNER/NAME[:CONFIG][@SPLIT]. Or a file."""
+    """Built in: arithmetic, thinking, tools, programs, knights. On the Hub: aime, aime25, amc, math, minerva,
+    olympiad_bench, gsm8k, or OWNER/NAME[:CONFIG][@SPLIT]. Or a file."""
     output_dir: str = value("runs/eval", "a name")
     """Gets results.json, responses.jsonl and report.html; started again, only what is missing is done."""
     reference: str | None = value(None, "a name")

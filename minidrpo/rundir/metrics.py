@@ -46,8 +46,9 @@ class EvalResult:
     n_samples: int
     reasons: Counter
     features: dict = field(default_factory=dict)
-    """Name -> share of responses whose text has it: what a task wants to be told (tasks/data.py: features); and the
-    mean of every number that the task's grader measures (Grade.scores)."""
+    """Name -> share of responses whose text has it: what a task wants to be told (tasks/data.py: features)."""
+    scores: dict = field(default_factory=dict)
+    """Name -> mean of what the task's own grader measured (Grade.scores)."""
     by_source: dict = field(default_factory=dict)
     """source -> EvalResult, where the problems come from more than one."""
     seconds: float = math.nan
@@ -83,8 +84,7 @@ def summarise(
         by_source[r.source].append(r)
     sources = sorted(by_source) if breakdown and len(by_source) > 1 else []
     asked = {"limit": limit, "features": features}
-    counted = {name: [has(r.response) for r in responses] for name, has in (features or {}).items()}
-    counted |= {name: [r.scores[name] for r in responses if name in r.scores] for name in _scores(responses)}
+    measured = dict.fromkeys(name for r in responses for name in r.scores)
     return EvalResult(
         accuracy=correct_Pn.mean().item(),
         accuracy_se=clustered_se(correct_Pn),
@@ -103,15 +103,12 @@ def summarise(
         n_problems=len(problems),
         n_samples=n,
         reasons=Counter(r.reason for r in responses),
-        features={name: float(np.mean(values)) for name, values in counted.items()},
+        features={name: float(np.mean([has(r.response) for r in responses])) for name, has in (features or {}).items()},
+        scores={name: float(np.mean([r.scores[name] for r in responses if name in r.scores])) for name in measured},
         by_source={source: summarise(by_source[source], breakdown=False, **asked) for source in sources},
         seconds=seconds,
         responses=responses,
     )
-
-
-def _scores(responses):
-    return dict.fromkeys(name for r in responses for name in r.scores)
 
 
 def clustered_se(value_Pn) -> float:
@@ -175,11 +172,11 @@ def is_number(value) -> bool:
 
 def as_json(value):
     """`value` as JSON can hold it: dataclasses become objects (without single responses and seconds, so that
-    equal responses give equal files), their `features` numbers among the others, nan becomes null."""
+    equal responses give equal files), their `features` and `scores` numbers among the others, nan becomes null."""
     if dataclasses.is_dataclass(value):
         names = [f.name for f in dataclasses.fields(value) if f.name not in ("responses", "seconds")]
         record = {name: as_json(getattr(value, name)) for name in names}
-        features = record.pop("features", {})
+        features = record.pop("features", {}) | record.pop("scores", {})
         assert not features.keys() & record.keys(), f"a feature has the name of a number: {sorted(features)}"
         return record | features
     if isinstance(value, dict):

@@ -16,6 +16,7 @@ from rich.table import Table
 from minidrpo import cli
 from minidrpo.rundir import jsonl
 from minidrpo.rundir.metrics import BUDGETS, is_number, step_times
+from minidrpo.tasks import graders
 
 
 def plain(title: str | None, *columns: str, **style) -> Table:
@@ -44,6 +45,10 @@ def result_table(results: dict, title: str = "", averages: dict | None = None, s
     if budgets:
         caption += f"\nright within {_shares(BUDGETS)} % of the limit of tokens: "
         caption += ", ".join(f"{escape(name)} {_shares(of.values(), 1)} %" for name, of in budgets.items())
+    for name, r in results.items():
+        if r.scores:
+            means = ", ".join(f"{score} {mean:.3f}" for score, mean in r.scores.items())
+            caption += f"\n{escape(name)}, means of what its grader measured: {means}"
     features = list(dict.fromkeys(name for r in results.values() for name in r.features))
     columns = ["data set", "problems", "pass@1 %", f"pass@{n}", "vote", "tokens"]
     columns += ["right", "wrong", "trunc\n%", "none %"]
@@ -140,6 +145,10 @@ def print_before_after(before: dict, after: dict, title: str) -> None:
     row("   of wrong responses", "mean_length_wrong", before, after)
     row("truncated at the limit", "truncated", before, after)
     row("short way", "short_way", before, after)
+    for name in graders.scores():
+        if is_number(before.get(name)) and is_number(after.get(name)):
+            change = f"{after[name] - before[name]:+.3f}"
+            table.add_row(f"mean {name}", f"{before[name]:.3f}", f"{after[name]:.3f}", change)
     table.add_section()
     for source, old in before["by_source"].items():
         new = after["by_source"].get(source)
