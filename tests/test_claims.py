@@ -180,9 +180,20 @@ def test_the_false_versions_of_an_assert_are_tried():
 # ----------------------------------------------------------------------------------------------------- the notebooks
 
 
+@pytest.fixture
+def shell():
+    """What a notebook's display(...) writes to."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    yield InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+    InteractiveShell.clear_instance()
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_every_check_of_a_notebook_fires_on_the_false_version(path, monkeypatch, tmp_path):
+def test_every_check_of_a_notebook_fires_on_the_false_version(path, monkeypatch, shell):
     import matplotlib
 
     matplotlib.use("agg")

@@ -57,6 +57,10 @@ def test_cells_that_show_something_have_their_output(path):
         shows = re.search(r"print\(|plt\.subplots\(|check\(", "".join(cell["source"]))
         if cell["cell_type"] == "code" and shows and "gap" not in cell["metadata"].get("tags", ()):
             assert cell["outputs"], f"{path.name}, cell {cell['id']}: run notebooks/run.py"
+        draws = re.search(r"plt\.subplots\(|credit\.plot\(|study_plots\.\w+\(.*BytesIO", "".join(cell["source"]))
+        if cell["cell_type"] == "code" and draws:
+            shown = [out for out in cell["outputs"] if "image/png" in out.get("data", {})]
+            assert shown, f"{path.name}, cell {cell['id']}: draws, and shows no picture"
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=by_name)
