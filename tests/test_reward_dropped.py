@@ -121,6 +121,24 @@ ROWS = [
      r"2\begin{pmatrix}1&2\end{pmatrix}", r"-\begin{pmatrix}1&2\end{pmatrix}", r"|\begin{matrix}1&2\end{matrix}|"]),
     ("what is undecided in one order", r"9^{9^{9^9}}, 1", [r"1, 9^{9^{9^9}}"], [r"1, 9^{9^{9^8}}"]),
     ("half open", "(0,1]", [r"0 < x \le 1"], ["(0,1)", "[0,1]", r"0 \le x \le 1"]),
+    ("approximately, of what is no decimal", r"\frac12", ["1/2"], [r"~\frac12", "~1/2", r"x = ~\frac12"]),
+    ("approximately, of a variable", "5x", [], ["~5x", "~ 5x"]),
+    ("a dot without decimals", "-7", ["-7.", "-7.0"], ["0.-7"]),
+    ("a dot before a fraction", r"\frac12", [r"0\frac12"], [r"0.\frac12"]),
+    ("dots of a list", "3,4", ["3., 4."], ["3.4"]),
+    ("one bracket of a numeral", "52_8", ["(52)_8", "(52)_{8}"], ["(52_8", "52)_8", "52_{8"]),
+    ("modulus of a fraction", r"\frac12", [], [r"\frac12 \pmod 7", r"\frac12 \bmod 7 \pmod 7"]),
+    ("modulus of a coordinate", "(2,12)", [], [r"(2 \pmod 7, 12)", r"(2, 12 \pmod{13})"]),
+    ("modulus of an end", "[2,12)", [], [r"[2 \pmod 7, 12)"]),
+    ("a condition inside braces", "5", [], [r"\{7 \mid 5\}", r"\{5 \mid 7\}", r"\{5 : 7\}"]),
+    ("what a floor takes away", "2", [r"\lfloor 3-10^{-30}\rfloor", r"\lfloor \sqrt{9}-10^{-40}\rfloor"],
+     [r"\lfloor \sqrt{9}\rfloor", r"\lfloor 3+10^{-30}\rfloor"]),
+    ("what a floor does not take away", "3", [r"\lfloor \sqrt{9}\rfloor", r"\lfloor \sqrt{3}\cdot\sqrt{3}\rfloor"],
+     [r"\lfloor 3-10^{-30}\rfloor", r"\lfloor \sqrt{9}-10^{-400}\rfloor", r"\lceil 3+10^{-300}\rceil"]),
+    ("what vanishes at small whole numbers", "n", [r"\frac{n!}{(n-1)!}", r"\sum_{k=1}^{n} 1"],
+     [r"n+\binom{n}{2}" + "".join(f"(n-{k})" for k in range(2, 14)), r"n+\prod_{k=2}^{300}(n-k)",
+      r"n+2^{2^n}\prod_{k=2}^{300}(n-k)"]),
+    ("and of two variables", "a+b", [r"a+b+\prod_{k=0}^{3} 0"], [r"a+b+\prod_{k=0}^{40}(a-k)"]),
     ("a remainder of text", "5", [], ["5 6", "5;6", "5=6", "5:6", "5 x", "5 \\cap 6"]),
 ]  # fmt: skip
 
@@ -129,3 +147,31 @@ ROWS = [
 def test_what_is_dropped_can_make_an_answer_wrong(place, truth, same, changed):
     assert [answer for answer in [truth, *same] if not reward.same_answer(answer, truth)] == []
     assert [answer for answer in changed if reward.same_answer(answer, truth)] == []
+
+
+MEANINGFUL = [  # parts that change what is said, whatever stands before them
+    r"\text{ or } 5", ", 5", "; 5", r"\pm 1", " + C", r"+ 2\pi k", r"^{-1}", "_2", r"\%", "‰", "!", "i", "e", "x",
+    r"\pi",
+    r"\times 10^{3}", r"\text{ million}", r"\text{ dozen}", r"\text{ if } x>0", r", x \neq 2", r" (x \neq 2)",
+    r", n \in \mathbb{Z}", r"\cup [7,8)", r"\cup \{99\}", r"\setminus \{2\}", r"\text{ and } 7", "...", r"\ldots", "?",
+    r"\approx 3", "=7", "<7", r"\le 7", "(7)", "/7", "-7", "*7", r"\sqrt2", " 7", ":7", r"\mid 7", r"\to \infty",
+    r"\text{ not}", r"\overline{3}", r"\dot{3}", "e-3", "E5", r"\text{ remainder } 3", " R 3", r"^T", r"^{c}", r"\\ 7",
+    r"\quad 7", r"\text{ am}", r"\text{ BC}", r"\text{ east}", r"\text{ less}", r"\text{ times}", "th", "k", "M",
+    "\u0338", "²", "⁻¹", "½", "∞", "†", "*", "#", "&7", "~7", "^", "_",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "truth", ["42", r"\frac{3}{2}", "(3,4)", "[0,7)", r"\{1,7\}", "a+2b", r"\sqrt{3}", "7,8", "y<2"]
+)
+def test_a_part_that_is_added_makes_an_answer_wrong(truth):
+    assert [part for part in MEANINGFUL if reward.same_answer(truth + part, truth)] == []
+
+
+def test_no_point_is_known_beforehand():
+    """A polynomial that vanished at the five points where every pair with an x was once compared."""
+    from minidrpo.grader import values
+
+    pairs = [(("sym", "x"), ("add", ("sym", "x"), ("num", k))) for k in range(3)]
+    points = [tuple(point["x"] for point in values.points(*pair)) for pair in pairs]
+    assert len({x for drawn in points for x in drawn}) == 15

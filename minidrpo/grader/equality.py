@@ -42,7 +42,7 @@ def same(truth: tuple, answer: tuple, budget: Budget) -> bool:
 def same_parts(truth, answer, budget):
     """Position by position: coordinates, the ends and brackets of intervals, matrix rows."""
     if is_tree(truth) and is_tree(answer):
-        return same(truth, answer, budget)
+        return (truth[0] == "mod") == (answer[0] == "mod") and same(truth, answer, budget)
     if isinstance(truth, str) or isinstance(answer, str) or len(truth) != len(answer):
         return truth == answer
     return all(same_parts(a, b, budget) for a, b in zip(truth, answer, strict=True))
@@ -64,6 +64,8 @@ def same_class(truth, answer, budget):
     a, b, modulus = exact(truth[1] if truth[0] == "mod" else truth), exact(answer[1]), exact(answer[2])
     if None in (a, b, modulus):
         return truth[0] == "mod" and same(truth[1], answer[1], budget)
+    if any(value.denominator != 1 for value in (a, b, modulus)):  # 1/2 (mod 7) is 4
+        return truth[0] == "mod" and a == b
     return modulus > 0 and (a - b) % modulus == 0 and (truth[0] == "mod" or 0 <= a < modulus)
 
 

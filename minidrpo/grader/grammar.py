@@ -215,6 +215,8 @@ class _Reader(Tokens):
     def decimal(self, token):
         r"""A number; 0.1\overline{6} is 1/6."""
         value = number(token)
+        if token.endswith(".") and self.peek() not in tables.DOT_ENDS:  # 0.-7, 0.\frac12
+            raise Unreadable("a number without its decimals")
         if "." in token and self.accept(r"\overline", r"\bar"):
             digits, places = self.raw(), len(token.partition(".")[2])
             if not digits.isdigit():
@@ -378,14 +380,14 @@ class _Reader(Tokens):
         return ("det" if name == "vmatrix" else "matrix", *map(tuple, rows))
 
 
-_BASE = re.compile(r"\(?([0-9A-Z]+)\)?_\{?(\d{1,2})\}?")
+_BASE = re.compile(r"(\()?(?P<digits>[0-9A-Z]+)(?(1)\))_(\{)?(?P<base>\d{1,2})(?(3)\})")
 
 
 def read_all(text, trusted=False):
     """Every sensible (tree, unit) of a cleaned answer, best first; Unreadable where there is none. A trusted text (the
     truth) may drop its percent sign, an "approximately" and words the unit table does not know."""
     if "_" in text and (based := _BASE.fullmatch(squash(text))):
-        return [(("base", based[1], based[2]), ())]
+        return [(("base", based["digits"], based["base"]), ())]
     found = {}
     for spelling, unit in spellings(text, trusted):
         for tight in (False, True) if "/" in spelling else (False,):

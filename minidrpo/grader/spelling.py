@@ -148,7 +148,7 @@ def clean(text):
     if not text.isascii():
         text = bounded(to_ascii(text))
     if "~" in text:  # ~42 is about 42; elsewhere it is a space of TeX
-        text = re.sub(r"(?<![\w})\].,])~+(?=\s?[-+]?[.\d])", r"\\sim ", text)
+        text = re.sub(r"^\s*~+|(?<![\w})\].,])~+(?=\s?[-+]?(?:[.\d(]|\\(?:[dt]?frac|sqrt|pi)))", r"\\sim ", text)
     text = re.sub(r"[\s~]+", " ", re.sub(r"[\x00-\x08\x0e-\x1f\x7f]", "", text)).strip()
     wrappers = 3  # \textbf{\text{...}}
     while wrappers and _TEXT.search(text):

@@ -52,6 +52,7 @@ RELATIONS = {"=": "=", "<": "<", ">": ">", "≤": "<=", "≥": ">=", "≠": "!="
 INEQUALITIES = {"<", ">", "<=", ">=", "!="}
 TIMES, OVER, LIST = ("*", r"\cdot", r"\times"), ("/", r"\div"), (",", ";", "∧", "∨")
 SIGNS = ("+", "-", r"\pm", r"\mp")
+DOT_ENDS = (None, ")", "]", r"\}", "}", r"\overline", r"\bar", "°", *LIST)  # what may follow "3."
 ITEM_ENDS = (None, ")", "]", r"\}", *LIST, *SIGNS)
 NO_FACTOR = {")", "]", "}", r"\}", r"\rangle", r"\rbrace", "|", r"\rvert", r"\vert", r"\mid", r"\rfloor",
              r"\rceil", "&", "¶", r"\end", ":", r"\cup", r"\cap", r"\choose", "^", "_", "!", "'", "%",

@@ -18,6 +18,7 @@ from functools import lru_cache
 
 from minidrpo.grader.trees import MINUS_OO, OO, nodes
 
+INTEGERS = 15  # points where variables are whole numbers
 MAX_BITS = 6000  # magnitudes beyond 2^6000 are not computed with
 ATOMIC = {"num", "sym", "const", "add", "mul", "div", "pow", "call", "big"}  # trees that have a value
 
@@ -84,6 +85,8 @@ def exact_power(base, exponent):
 
 def exact_call(name, *values):
     """Of small whole numbers only."""
+    if name in ("floor", "ceil", "abs") and len(values) == 1:
+        return Fraction({"floor": math.floor, "ceil": math.ceil, "abs": abs}[name](values[0]))
     if name not in EXACT or any(value.denominator != 1 or abs(value) > 1000 for value in values):
         return None
     try:
@@ -93,7 +96,6 @@ def exact_call(name, *values):
 
 
 EXACT = {"binom": math.comb, "gcd": math.gcd, "lcm": math.lcm, "max": max, "min": min, "factorial": math.factorial}
-EXACT |= {"abs": abs, "floor": int, "ceil": int}
 
 
 # ------------------------------------------------------------------------------------------------------------- values
@@ -129,12 +131,23 @@ def value_pairs(truth, answer, budget, enough=lambda *pair: False):
                 return found[-1:]
         except Undecided:
             budget.spend()  # raises again if it was the budget that ran out
+            if len(candidates) == INTEGERS and point in candidates[-3:-1] and has_value(truth, point, budget):
+                raise  # what is nothing at small whole numbers only, and too large elsewhere
         if len(found) == 4 and len(candidates) == 5:  # the fifth is for functions not defined everywhere
             break
     if len(found) < min(2, len(candidates)):
         raise Undecided("undecided")
     real = [pair for pair in found if context().im(pair[0]) == 0]
     return real if len(real) > 1 else found
+
+
+def has_value(tree, point, budget):
+    context().prec = 200
+    try:
+        return context().isfinite(Evaluator({name: context().mpf(x) for name, x in point.items()}, budget)(tree))
+    except Undecided:
+        budget.spend()
+        return False
 
 
 def values_at(truth, answer, point, budget):
@@ -173,6 +186,11 @@ def points(*trees):
     names = symbols(*trees)
     if not names:
         return [{}]
+    pair = zlib.crc32(repr(trees).encode())  # points of their own, which no answer can be made to vanish at
+
+    def drawn(name, k):
+        return seeded(f"{pair} {name}", k)
+
     every = [node for tree in trees for node in nodes(tree)]
     calls, powers = {node[1] for node in every if node[0] == "call"}, [node for node in every if node[0] == "pow"]
     if (
@@ -180,11 +198,13 @@ def points(*trees):
         or any(node[0] == "big" for node in every)
         or any(symbols(power) and (constant(power[1]) or 1) < 0 for power in powers)
     ):  # (-1)^n
-        return [{name: 2 + (k if len(names) == 1 else int(seeded(name, k) * 25)) for name in names} for k in range(12)]
+        small = (lambda name, k: 2 + k) if len(names) == 1 else lambda name, k: 2 + int(drawn(name, k) * 25)
+        found = [{name: small(name, k) for name in names} for k in range(INTEGERS - 3)]
+        return found + [{name: int(drawn(name, k) * k) for name in names} for k in (45, 90, 10**6)]
     roots = calls & {"ln", "log"} or any((constant(power[2]) or Fraction(1)).denominator != 1 for power in powers)
     signs = {name: -1 if name in "xyzt" or not roots else 1 for name in names}
     return [
-        {name: scale * seeded(name, k) * (signs[name] if k == 2 else 1) for name in names}
+        {name: scale * drawn(name, k) * (signs[name] if k == 2 else 1) for name in names}
         for k, scale in enumerate((1, 3, 2, 5, 11))
     ]
 
@@ -278,12 +298,14 @@ class Evaluator:
             self.limit(self.mp.mag(value) if value else 0, most=40)
         if name in ("factorial", "binom"):
             self.limit(max(map(abs, values)), most=2000)
-            self.limit(self.mp.prec, most=1000)
+            self.limit(self.mp.prec, most=4000)
         if name not in CALLS:
             raise Undecided("undecided")
         if name == "exp":
             self.limit(abs(values[0]))
-        result = CALLS[name](self.mp, *values)
+        # How far rounding may have moved a value: 2.999... is 3 if the magnitudes on the way allow it, and not else
+        near = (self.mp.mpf(2) ** (40 + self.span - self.mp.prec),) if name in ("floor", "ceil", "mod") else ()
+        result = CALLS[name](self.mp, *near, *values)
         return self.sized(result) if name in ("exp", "factorial", "binom") else result
 
     def big(self, kind, variable, low, high, body):
@@ -304,14 +326,15 @@ class Evaluator:
         return self.sized(sum(terms, self.mp.zero) if kind == "sum" else math.prod(terms, start=self.mp.one))
 
 
-def floor(mp, z):
+def floor(mp, near, z):
     """Of a value that rounding left a hair below an integer: that integer."""
-    near = mp.nint(mp.re(z))
-    return near if abs(z - near) < mp.mpf(2) ** -60 else mp.floor(z)
+    whole = mp.nint(mp.re(z))
+    return whole if abs(z - whole) < near else mp.floor(z)
 
 
 CALLS = {
-    "floor": floor, "ceil": lambda mp, z: -floor(mp, -z), "mod": lambda mp, a, b: a - b * floor(mp, a / b),
+    "floor": floor, "ceil": lambda mp, near, z: -floor(mp, near, -z),
+    "mod": lambda mp, near, a, b: a - b * floor(mp, near, a / b),
     "abs": lambda mp, z: abs(z), "max": lambda mp, *v: max(v), "min": lambda mp, *v: min(v),
     "factorial": lambda mp, n: mp.gamma(n + 1), "binom": lambda mp, n, k: mp.binomial(n, k),
     "log": lambda mp, z, base=None: mp.log(z) if base is None else mp.log(z) / mp.log(base),
