@@ -174,9 +174,12 @@ def _refuse_unknown_flags(default, argv, foreign):
             reason = foreign.get(flag) or foreign.get(bare)
             fail(f"{flag} {reason}" if reason else f"unknown flag {word.split('=')[0]}{near(flag, known)}")
     given = [word.split("=")[0].replace("_", "-") for word in argv]
-    for field in dataclasses.fields(default):  # of a list the last one would count, and the others be forgotten
-        if isinstance(getattr(default, field.name), tuple) and given.count(flag_of(field.name)) > 1:
-            fail(f"{flag_of(field.name)} is given twice: give all its values after one {flag_of(field.name)}")
+    for flag in (flag_of(f.name) for f in dataclasses.fields(default) if isinstance(getattr(default, f.name), tuple)):
+        if given.count(flag) > 1:  # the last one would count, and the others be forgotten
+            fail(f"{flag} is given twice: give all its values after one {flag}")
+        after = argv[given.index(flag) + 1 :] if flag in given and "=" not in argv[given.index(flag)] else ["a value"]
+        if not after or after[0].startswith("--"):  # an empty list means all of them to some
+            fail(f"{flag} needs a value")
 
 
 def _in_words(event):
