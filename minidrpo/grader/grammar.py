@@ -22,10 +22,9 @@ _DEGREE = (("degree", 1),)
 class _Reader(Tokens):
     def __init__(self, text, tight):
         super().__init__(text)
-        self.text = text
-        self.depth = self.wraps = self.in_trigonometry = self.open_bars = 0
-        self.units = set()  # of all items but the last, whose unit spelling.py took off
-        self.tight = tight  # 1/2x is 1/(2x) where True, (1/2)x where False
+        self.text, self.depth, self.wraps, self.in_trigonometry, self.open_bars = text, 0, 0, 0, 0
+        # units: of all items but the last, whose unit spelling.py took off; tight: 1/2x is 1/(2x), else (1/2)x
+        self.units, self.tight = set(), tight
 
     def nest(self, levels=0):
         """Entered by atom and group (levels=1), one of which is in every cycle of the grammar, and by the loops that
