@@ -52,6 +52,12 @@ def logit_gradient(pi_BK: Tensor, response_BG: Tensor, credit_BG: Tensor) -> Ten
     return v_BK - pi_BK * v_BK.sum(-1, keepdim=True)
 
 
+def reward_gradient(pi_BK: Tensor, right_BK: Tensor, length_BK: Tensor, alpha: float) -> Tensor:
+    """dE[reward]/dz for reward = 1[right] (1 - alpha length): pi_k (r_k - mean r), as GRPO-LP without std."""
+    reward_BK = right_BK * (1 - alpha * length_BK)
+    return pi_BK * (reward_BK - (pi_BK * reward_BK).sum(-1, keepdim=True))
+
+
 def step(pi_BK: Tensor, gradient_BK: Tensor, size: float, natural: bool = False) -> Tensor:
     """The policies after z <- z + size * gradient; natural: the gradient by z, times the inverse Fisher matrix."""
     return (pi_BK.log() + size * (gradient_BK / pi_BK if natural else gradient_BK)).softmax(-1)
@@ -137,6 +143,10 @@ def main():
         mixed_B, solved_B = drpo.mixed_groups(right_BG), right_BG.all(-1)
         shares = (falls_B[mixed_B], falls_B[solved_B], natural_B)
         print(f"{name:34}", *(f"{share.double().mean():9.1%}" for share in shares))
+    pi_BK, right_BK, length_BK = random_policies(20_000)
+    for alpha in (0.0, 0.1, 1.0):
+        change_B = accuracy_change(pi_BK, right_BK, reward_gradient(pi_BK, right_BK, length_BK, alpha))
+        print(f"expected gradient of the penalised reward, alpha {alpha}: {(change_B < -1e-12).double().mean():.2%}")
     print("\nwhere the lemma ends, with DRPO: accuracy before and after")
     for name, (before, after) in ends().items():
         print(f"{name:58} {before:.4f} {after:.4f}")
