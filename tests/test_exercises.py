@@ -73,6 +73,11 @@ def test_notebook_check_solution_and_mistakes_agree_on_what_is_asked():
     for path in TEACHER:
         marks |= dict(re.findall(r"^## (\w+) \((\d+) marks?\)$", path.read_text(), re.MULTILINE))
     assert set(marks) == set(ASKED), "each exercise has a solution with its marks"
+    table = (FOLDER / "teacher" / "README.md").read_text()
+    for number, count, total in re.findall(r"^\| \[(\d)\].* \| (\d+) \| (\d+) \|$", table, re.MULTILINE):
+        own = [int(mark) for name, mark in marks.items() if name[0] == number]
+        assert (len(own), sum(own)) == (int(count), int(total)), f"lesson {number} in teacher/README.md"
+    assert table.count("](lesson") == len(LESSONS)
 
 
 @pytest.mark.parametrize("name", ASKED)
