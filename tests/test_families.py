@@ -57,10 +57,10 @@ VISION = dict(
 )
 OWN = {  # what a family wants otherwise; None: its own default
     **dict.fromkeys(
-        "axk1 axk2 deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa minicpm3 longcat_flash".split(), {"num_key_value_heads": 4}
+        "deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa minicpm3".split(), {"num_key_value_heads": 4}
     ),
     **dict.fromkeys("qwen3_next qwen3_5_text qwen3_5_moe_text minimax olmo_hybrid".split(), BOTH),
-    **dict.fromkeys("gemma2 gemma3_text cohere2 gpt_oss ministral exaone4 olmo3 cwm qwen2".split(), WINDOW),
+    **dict.fromkeys("gemma2 gemma3_text cohere2 gpt_oss ministral exaone4 olmo3".split(), WINDOW),
     "bamba": {"attn_layer_indices": [1]},
     "gemma3": WINDOW | {"vision_config": VISION | {"model_type": "siglip_vision_model"}, "mm_tokens_per_image": 4},
     "gemma3n_text": WINDOW | {"num_kv_shared_layers": 0, "activation_sparsity_pattern": [0.0, 0.0]},
