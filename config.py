@@ -277,7 +277,12 @@ def parse(argv: list[str], prog: str, description: str, extra: type | None = Non
     if argv and argv[0].startswith("-") and any(word.split("=")[0] == "--model" for word in argv):
         words = f"lr {TINY.lr:g}, {TINY.max_response_tokens} tokens"
         print(f"note: no preset is named, so this model gets the settings of `tiny` ({words})", file=sys.stderr)
-    return cli.parse(ours, argv, prog=prog, description=description, foreign=foreign)
+    cfg = cli.parse(ours, argv, prog=prog, description=description, foreign=foreign)
+    given = {word.split("=")[0].replace("_", "-") for word in argv} & {"--beta", "--delta", "--kl-estimator"}
+    if given and cfg.mini_batches == 1:
+        why = "the policy that is updated is then the one that sampled, and the KL between them is 0"
+        print(f"note: {', '.join(sorted(given))} do nothing with --mini-batches 1: {why}", file=sys.stderr)
+    return cfg
 
 
 def _unpickle(fields):

@@ -14,6 +14,7 @@ for intervals; tables and figures are made from these two.
 import contextlib
 import csv
 import dataclasses
+import io
 import json
 import math
 import multiprocessing as mp
@@ -343,10 +344,11 @@ def collect(study):
         (path, study_rows.COLUMNS, rows),
         (study_rows.problems_path(path), study_rows.PROBLEM_COLUMNS, problems),
     ):
-        with open(file, "w", newline="") as out:
-            writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in found)
+        out = io.StringIO()
+        writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in found)
+        jsonl.write_text(file, out.getvalue())
     return path
 
 
@@ -359,6 +361,10 @@ def main(argv=None):
 
 def run_command(study):
     with cli.user_errors():
+        if Path(study.out).is_dir() or Path(study.figure).is_dir():  # known now, not after all runs
+            raise ValueError(
+                f"--out {study.out} and --figure {study.figure} are files to write, and one is a directory"
+            )
         claim_directory(study)
         parts = [part for part in ("lr", *study.rules.parts) if part in study.parts or not study.parts]
         cells = {part: study.cells(part) for part in parts if part != "lr"}

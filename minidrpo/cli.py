@@ -201,6 +201,13 @@ def _in_words(event):
 # ------------------------------------------------------------------------------------------------------------- mistakes
 
 
+def visible(text: str) -> str:
+    """For a terminal: what would steer it or hide in it (escapes, direction marks) as <1b>; line ends and tabs stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else f"<{ord(c):02x}>" for c in text)
+
+
 def fail(message, rank=0, code=2, patience=10):
     """Leave with one line on stderr and exit code 2, as command-line tools do for a usage error (1: the machine's
     trouble). Ranks above 0 wait a little: usually all meet the same mistake, rank 0 says it and torchrun stops the
@@ -208,7 +215,7 @@ def fail(message, rank=0, code=2, patience=10):
     if rank:
         time.sleep(patience)
     where = f" (rank {rank})" if rank else ""
-    print(f"error{where}: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+    print(f"error{where}: {visible(' '.join(str(message).split()))}", file=sys.stderr, flush=True)
     raise SystemExit(code)
 
 

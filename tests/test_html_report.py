@@ -192,7 +192,7 @@ EMPTY = '{"sets": {}, "average": {}, "config": {}}'
     [
         ({}, "neither an evaluation (results.json) nor a training run (metrics.jsonl)"),
         ({"responses.part-0.jsonl": ""}, "not finished"),
-        ({"results.json": "{"}, "results.json: cannot be read"),
+        ({"results.json": "{"}, "results.json cannot be read"),
         ({"results.json": "[]"}, "not the results of an evaluation"),
         ({"metrics.jsonl": '{"step": 1}\n{"st\n'}, "line 2"),
         ({"results.json": EMPTY, "responses.jsonl": '{"so\n'}, "responses.jsonl, line 1: "),

@@ -23,7 +23,8 @@ import torch
 import transformers
 from tqdm import tqdm
 
-from minidrpo.cli import flag_of
+import config
+from minidrpo.cli import flag_of, visible
 from minidrpo.engine import hardware
 from minidrpo.files import read_json
 from minidrpo.rundir import checkpoint, jsonl, lock, outlook, track
@@ -105,7 +106,11 @@ class RunLog:
 
     def say(self, text: str) -> None:
         if self.main:
-            tqdm.write(text, file=sys.stdout)
+            try:
+                tqdm.write(visible(text), file=sys.stdout)
+                sys.stdout.flush()
+            except BrokenPipeError:  # train.py | head: the run goes on without a reader
+                sys.stdout = open(os.devnull, "w")
 
     def progress(self, steps):
         """`steps`, behind a progress bar on rank 0."""
@@ -173,7 +178,11 @@ def _same(name, theirs, ours):
     """Are two values of a setting the same? `m`, `m/`, `./m` and `~/m` may name one model or file."""
     if theirs == ours or not (name in ("model", "train_data", "eval_data") and isinstance(theirs, str)):
         return theirs == ours
-    return Path(theirs).expanduser().resolve() == Path(ours).expanduser().resolve()
+    theirs, ours, package = (Path(path).expanduser().resolve() for path in (theirs, ours, config.TINY_MODEL))
+    if ours.is_relative_to(package):  # an embedded model, which another checkout has elsewhere
+        parts = "minidrpo", "tiny", *ours.relative_to(package).parts
+        return theirs.parts[-len(parts) :] == parts
+    return theirs == ours
 
 
 def _clip(text, limit):

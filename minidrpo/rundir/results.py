@@ -176,7 +176,8 @@ def as_lm_eval(cfg, sets: dict) -> dict:
 def compare(sets: dict, average: dict, reference: dict) -> dict:
     """AES of each set and of both averages against a reference's results.json, with the constants it was made with."""
     pairs = {name: (as_json(r), reference["sets"].get(name)) for name, r in sets.items()}
-    pairs |= {f"average ({kind})": (average[kind], reference["average"][kind]) for kind in average}
+    if sets.keys() == reference["sets"].keys():  # averages over other sets are no comparison
+        pairs |= {f"average ({kind})": (average[kind], reference["average"][kind]) for kind in average}
     scores = {name: aes_of(new, old) for name, (new, old) in pairs.items() if old}
     known = {name: score for name, score in scores.items() if score is not None}
     return {"reference": reference["config"]["model"], "constants": AES, **known}

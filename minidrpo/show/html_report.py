@@ -33,6 +33,7 @@ from minidrpo.rundir.results import set_name
 PAGE = Path(__file__).resolve().parent / "page"
 # What is embedded at most. A page of a few MB opens at once, also on a phone; everything is in responses*.jsonl
 QUESTIONS, SAMPLES = 240, 4  # questions, responses to each
+ANSWER = 600  # characters of an answer or a truth
 TEXT, TEXTS = 8_000, 6_000_000  # characters of one response (longer ones lose their middle), of all
 BINS = 48  # of a histogram, about; widths are round numbers
 KEYS = ("source", "index")  # of every record here
@@ -204,17 +205,25 @@ def nice(width: float) -> int:
 
 def scores(results: list[Result]) -> list:
     """AES of every result against every other as the reference: scores[i][j][row]; None where it is not known."""
-    return [
-        [{row: aes_of(r.rows[row], base.rows[row]) for row in r.rows if row in base.rows} for base in results]
-        for r in results
-    ]
+
+    def of(r, base):
+        rows = [row for row in r.rows if row in base.rows]
+        alike = sets_of(r) == sets_of(base)
+        return {row: aes_of(r.rows[row], base.rows[row]) for row in rows if alike or not row.startswith("average")}
+
+    return [[of(r, base) for base in results] for r in results]
+
+
+def sets_of(result: Result) -> tuple:
+    """The names of its data sets, sorted: averages over others are no comparison."""
+    return tuple(sorted(row for row in result.rows if "/" not in row and not row.startswith("average")))
 
 
 def headline(results: list[Result]) -> str | None:
     """The row that says most about all results: the only data set, else the paper's average, else the plain one."""
-    sets = {tuple(row for row in r.rows if "/" not in row and not row.startswith("average")) for r in results}
+    sets = {sets_of(r) for r in results}
     only = [row for rows in sets for row in rows if len(sets) == len(rows) == 1]
-    candidates = [*only, "average (paper)", "average (plain)"]
+    candidates = [*only, *(["average (paper)", "average (plain)"] if len(sets) == 1 else [])]
     return next((row for row in candidates if results and all(row in r.rows for r in results)), None)
 
 
@@ -239,16 +248,32 @@ def choose_questions(asked: list[list]) -> list:
 
 def question_of(record: dict) -> dict:
     """A question as the page has it; prompt and truth are None where no file tells them."""
-    return {key: record.get(key) for key in (*KEYS, "prompt", "truth")}
+    prompt, truth = record.get("prompt"), record.get("truth")
+    return {key: record.get(key) for key in KEYS} | {"prompt": prompt and cut(str(prompt)), "truth": cut_truth(truth)}
 
 
 def row_of(question: int, record: dict, remark: str = "") -> dict:
     """A graded response (minidrpo/records.py) as the page has it: `question` instead of its source and index."""
-    text = record["response"]
-    if len(text) > TEXT:
-        text = f"{text[: TEXT * 2 // 3]}\n[... {len(text) - TEXT:,} characters left out ...]\n{text[-TEXT // 3 :]}"
-    row = {"question": question, "remark": remark, "response": text}
-    return row | {key: record[key] for key in ("sample", "correct", "reason", "answer", "length", "finished")}
+    row = {"question": question, "remark": remark, "response": cut(record["response"])}
+    answer = record["answer"] and cut(str(record["answer"]), ANSWER)
+    return (
+        row | {key: record[key] for key in ("sample", "correct", "reason", "length", "finished")} | {"answer": answer}
+    )
+
+
+def cut(text: str, limit: int | None = None) -> str:
+    """Its beginning and its end, if it is longer than `limit` (default: TEXT) characters."""
+    limit = limit or TEXT
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit * 2 // 3]}\n[... {len(text) - limit:,} characters left out ...]\n{text[-limit // 3 :]}"
+
+
+def cut_truth(truth):
+    """A truth, or each of several."""
+    if isinstance(truth, list):
+        return [cut_truth(item) for item in truth[:20]]
+    return cut(truth, ANSWER) if isinstance(truth, str) else truth
 
 
 def gather_responses(results: list[Result], samples: list[tuple[str, Path]], asked: list[list]) -> dict:
@@ -367,7 +392,7 @@ def main(argv=None):
         except (AttributeError, KeyError, TypeError) as error:  # what eval.py and train.py write has its keys and types
             what = f"{type(error).__name__}: {error}"
             raise ValueError(f"{', '.join(cfg.dirs)}: a file there is not as it was written ({what})") from error
-    print(out)
+    print(cli.visible(str(out)))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,11 @@ from minidrpo.rundir.metrics import BUDGETS, is_number, step_times
 from minidrpo.tasks import graders
 
 
+def shown(text: str) -> str:
+    """A name from a file: neither markup nor escapes of the terminal."""
+    return escape(cli.visible(text))
+
+
 def plain(title: str | None, *columns: str, **style) -> Table:
     """A table without frames; all but its first column hold numbers."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, **style)
@@ -39,25 +44,25 @@ def result_table(results: dict, title: str = "", averages: dict | None = None, s
     )
     if scores:
         caption += "\nAES against {reference}: a = {a:g}, b = {b:g}, c = {c:g}".format(
-            reference=escape(str(scores["reference"])), **scores["constants"]
+            reference=shown(str(scores["reference"])), **scores["constants"]
         )
     budgets = {name: r.accuracy_at_budget for name, r in results.items() if r.accuracy_at_budget}
     if budgets:
         caption += f"\nright within {_shares(BUDGETS)} % of the limit of tokens: "
-        caption += ", ".join(f"{escape(name)} {_shares(of.values(), 1)} %" for name, of in budgets.items())
+        caption += ", ".join(f"{shown(name)} {_shares(of.values(), 1)} %" for name, of in budgets.items())
     for name, r in results.items():
         if r.scores:
             means = ", ".join(f"{score} {mean:.3f}" for score, mean in r.scores.items())
-            caption += f"\n{escape(name)}, means of what its grader measured: {means}"
+            caption += f"\n{shown(name)}, means of what its grader measured: {means}"
     features = list(dict.fromkeys(name for r in results.values() for name in r.features))
     columns = ["data set", "problems", "pass@1 %", f"pass@{n}", "vote", "tokens"]
     columns += ["right", "wrong", "trunc\n%", "none %"]
     columns += [f"{name} %".replace("_", "\n") for name in features] + (["AES"] if scores else [])
-    table = plain(escape(title) or None, *columns, caption=caption, caption_justify="left")
+    table = plain(shown(title) or None, *columns, caption=caption, caption_justify="left")
     for name, r in results.items():
-        table.add_row(*_row(escape(name), r, features), *_score(scores, name))
+        table.add_row(*_row(shown(name), r, features), *_score(scores, name))
         for part, sub in r.by_source.items():
-            table.add_row(*_row(f"  {escape(part.split('/', 1)[-1])}", sub, features), style="dim")
+            table.add_row(*_row(f"  {shown(part.split('/', 1)[-1])}", sub, features), style="dim")
     for kind, mean in (averages or {}).items():
         if len(results) > 1 and not math.isnan(mean["accuracy"]):
             accuracy, tokens = f"{100 * mean['accuracy']:.1f}", f"{mean['mean_length']:,.0f}"
@@ -126,7 +131,7 @@ def print_times(directory: Path) -> None:
 def print_before_after(before: dict, after: dict, title: str) -> None:
     """One table: accuracy and length on the same held-out problems, and the change, level by level. before, after:
     lines of evals.jsonl; what neither holds (a task's features, a number of a later version) has no row."""
-    table = plain(f"Held-out problems before and after {escape(title)}", "", "before", "after", "change")
+    table = plain(f"Held-out problems before and after {shown(title)}", "", "before", "after", "change")
 
     def row(name, key, old, new):
         known = [r for r in (old, new) if is_number(r.get(key))]
@@ -153,7 +158,7 @@ def print_before_after(before: dict, after: dict, title: str) -> None:
     for source, old in before["by_source"].items():
         new = after["by_source"].get(source)
         if new and len(before["by_source"]) > 1:
-            row(f"{escape(source)}: accuracy", "accuracy", old, new)
+            row(f"{shown(source)}: accuracy", "accuracy", old, new)
             row("   mean length", "mean_length", old, new)
             row("   short way", "short_way", old, new)
     Console().print(table)
