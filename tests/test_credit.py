@@ -240,7 +240,7 @@ def test_the_picture_named_is_the_picture_written(tmp_path, monkeypatch, capsys)
 
 def test_samples_that_are_a_directory_or_nested_too_deep(tmp_path, capsys):
     (tmp_path / "deep.jsonl").write_text('{"step": ' + "[" * 10**5 + "\n")
-    for path, words in ((tmp_path, "cannot be read: Is a directory"), (tmp_path / "deep.jsonl", ", line 1: ")):
+    for path, words in ((tmp_path, "is a directory, not a file"), (tmp_path / "deep.jsonl", ", line 1: ")):
         with pytest.raises(SystemExit) as stop:
             credit.main([f"--samples={path}"])
         err = capsys.readouterr().err
