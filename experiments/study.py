@@ -12,9 +12,7 @@ for intervals; tables and figures are made from these two.
 """
 
 import contextlib
-import csv
 import dataclasses
-import io
 import json
 import math
 import multiprocessing as mp
@@ -344,11 +342,7 @@ def collect(study):
         (path, study_rows.COLUMNS, rows),
         (study_rows.problems_path(path), study_rows.PROBLEM_COLUMNS, problems),
     ):
-        out = io.StringIO()
-        writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in found)
-        jsonl.write_text(file, out.getvalue())
+        study_rows.write(file, columns, found)
     return path
 
 

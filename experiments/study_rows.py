@@ -5,8 +5,11 @@ the thinking world easy (level 1) and hard (levels 2 to 5). The other file (PROB
 the results of every held-out problem in the same order, as intervals over problems need them.
 """
 
-from pathlib import Path
+import io
+from pathlib import csv
 from statistics import fmean
+
+import Path
 
 from experiments.study_cells import Cell
 from minidrpo.methods import rewards
@@ -119,3 +122,12 @@ def by_problem(cfg, cell: Cell | None, base=0) -> dict:
         "right": " ".join(f"{fmean(r.correct for r in own):g}" for own in ordered),
         "tokens": " ".join(f"{fmean(r.length for r in own):g}" for own in ordered),
     }
+
+
+def write(path: Path, columns, rows) -> None:
+    """A CSV file, the whole of it or none."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    jsonl.write_text(path, out.getvalue())
