@@ -259,6 +259,11 @@ def test_the_committed_results_say_what_the_page_says():
     for row in thinking_tables.ablation(results).itertuples():
         e = row.hard
         assert f"{100 * e.mean:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]" in page, row
+    rates = thinking_tables.read(RESULTS / "thinking_rates.csv")
+    hard = {row.method: row.hard for row in thinking_tables.ablation(rates).itertuples()}
+    assert hard["grpo-lp"].high < min(e.low for method, e in hard.items() if method != "grpo-lp")
+    for e in hard.values():
+        assert f"{100 * e.mean:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]" in page, e
     corner = pd.read_csv(RESULTS / "corner_300.csv").query("set == 'fresh'")
     corner = corner.set_index(["method", "strength", "seed", "group"]).sort_index()
     easy, hard = corner.xs("easy", level="group"), corner.xs("hard", level="group")
