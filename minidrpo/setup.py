@@ -197,7 +197,7 @@ def same_data(cfg, problems, held_out, ctx: DistContext) -> dict[str, int]:
     return ours
 
 
-def load_prompts(cfg, spec, split, tokenizer, log, now, limit=None):
+def load_prompts(cfg, spec, split, tokenizer, log, now=None, limit=None):
     """(problems, prompt ids) of a data set, its first `limit` problems; says how many prompts were too long. now: the
     date for a chat template that tells one."""
     problems = data.load_problems(spec, split=split, n=limit or None, skip_unanswered=cfg.skip_unanswered)

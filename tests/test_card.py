@@ -88,3 +88,8 @@ def test_eval_writes_what_readers_of_the_evaluation_harness_know(tmp_path):
     assert theirs["mean_length,none"] == ours["mean_length"] and found["n-samples"]["arithmetic"]["effective"] == 4
     keys = {"results", "configs", "versions", "n-shot", "n-samples", "higher_is_better", "config"}
     assert keys <= found.keys() and all(found[key].keys() == {"arithmetic"} for key in keys - {"config"})
+
+
+def test_the_error_of_a_single_problem_is_an_empty_cell():
+    row = {"step": 5, "accuracy": 0.5, "accuracy_se": None, "mean_length": 10.0, "truncated": 0.0}
+    assert "| 5 | 50.0 |  | 10.0 | 0.0 |" in card.write(config.make("tiny"), {}, [row], 5)

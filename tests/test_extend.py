@@ -14,6 +14,8 @@ FILES = {"penalties": "ROWS", "discriminative": "PREFERENCES"}  # where the page
 READERS = (
     "minidrpo.methods.several",
     "minidrpo.methods.table",
+    "minidrpo.rundir.card",
+    "minidrpo.rundir.outlook",
     "config",
     "minidrpo.setup",
     "train",

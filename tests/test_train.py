@@ -296,7 +296,7 @@ def test_changed_data_and_a_run_without_a_first_evaluation(tmp_path, capsys):
     flags = [f"--train-data={data}", "--method=hapo", "--no-eval-start", "--eval-every=99"]
     in_process(tmp_path / "run", *flags, "--steps=1")
     in_process(tmp_path / "run", *flags, "--steps=1")
-    assert capsys.readouterr().out.count("model: ") == 2, "a finished run says where its model is, again and again"
+    assert capsys.readouterr().out.count("\nmodel: /") == 2, "a finished run says where its model is, again and again"
     write_rows(tmp_path / "mine.jsonl", rows)
     with pytest.raises(SystemExit) as stop:
         in_process(tmp_path / "run", *flags, "--steps=2")

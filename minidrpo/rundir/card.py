@@ -34,7 +34,7 @@ def write(cfg, about: dict, evaluations: Sequence[dict], step: int) -> str:
             metric_value=round(known[-1][metric], 4),
         )
         for metric in ("accuracy", "mean_length")
-        if known and known[-1]["step"] == step
+        if known and known[-1]["step"] == step and known[-1][metric] is not None
     ]
     data = ModelCardData(
         library_name="transformers",
@@ -69,8 +69,10 @@ def write(cfg, about: dict, evaluations: Sequence[dict], step: int) -> str:
 
 
 def _row(e):
-    accuracy, error, truncated = (f"{100 * e[key]:.1f}" for key in ("accuracy", "accuracy_se", "truncated"))
-    return e["step"], accuracy, error, f"{e['mean_length']:.1f}", truncated
+    """None, as of the error of a single problem, is an empty cell."""
+    percent = {key: 100 * e[key] if e[key] is not None else None for key in ("accuracy", "accuracy_se", "truncated")}
+    numbers = (percent["accuracy"], percent["accuracy_se"], e["mean_length"], percent["truncated"])
+    return e["step"], *("" if x is None else f"{x:.1f}" for x in numbers)
 
 
 def _table(heads, rows):

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import time
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
@@ -169,7 +168,6 @@ def as_lm_eval(cfg, sets: dict) -> dict:
         "n-samples": n,
         "higher_is_better": dict.fromkeys(sets, {"exact_match": True, "mean_length": False}),
         "config": {"model": "drpo-minimal", "model_args": f"pretrained={cfg.model}", "random_seed": cfg.seed},
-        "date": time.time(),
     }
 
 
