@@ -5,11 +5,10 @@ the thinking world easy (level 1) and hard (levels 2 to 5). The other file (PROB
 the results of every held-out problem in the same order, as intervals over problems need them.
 """
 
+import csv
 import io
-from pathlib import csv
+from pathlib import Path
 from statistics import fmean
-
-import Path
 
 from experiments.study_cells import Cell
 from minidrpo.methods import rewards
