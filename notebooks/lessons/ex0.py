@@ -224,10 +224,7 @@ def step(function):
 )
 def without_length(answer):
     predicted, measured = (float(x) for x in answer)
-    if not (-30 <= measured <= MEASURED_MOST):
+    if not -60 <= measured <= 40:  # three seeds: -28, 13 and -23
         return f"{measured:.3g} % shorter was seen with none of our seeds: in percent, and of the base's length?"
     gap = abs(predicted - measured)
     print(f"you were {gap:.0f} points off" + ("; what did you take length to follow from?" if gap > 15 else ""))
-
-
-MEASURED_MOST = 40  # per cent; three seeds gave ...

@@ -109,5 +109,5 @@ MISTAKES = {
         "near": (step_with(sign=1), "size of the step is right"),
         "wrong": [step_with(stop=False), step_with(clip=1e9), lambda *args: 1 / 0, 0.5],
     },
-    "0g": {"near": ((10, 80), "80 % shorter"), "wrong": [(10, -60), ("a", "b")]},
+    "0g": {"near": ((10, 80), "80 % shorter"), "wrong": [(10, -90), ("a", "b")]},
 }  # fmt: skip
