@@ -381,6 +381,11 @@ def test_a_template_that_drops_the_question_is_refused(template):
         encode(["1+1"], tokenizer(template=template))
 
 
+def test_half_a_character_in_a_template_is_refused():
+    with pytest.raises(ValueError, match="the template of .* half a character"):
+        encode(["1+1"], tokenizer(template=TEMPLATE + "{{ '\\ud800' }}"))
+
+
 @pytest.mark.parametrize("template", ["{{ messages[0]['content'] + 1 }}", "{% if %}", "{{ 1 / 0 }}", "{{ nope.x.y }}"])
 def test_a_template_that_fails_is_one_line(template):
     with pytest.raises(ValueError, match="chat template of .* refuses a single user message") as caught:

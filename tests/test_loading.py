@@ -85,7 +85,7 @@ def test_a_weight_that_is_not_finite_is_named(copied, bad):
 
 
 @pytest.mark.parametrize("fields", [{"hidden_act": "nope"}, {"rope_scaling": {"type": "bogus"}}, {"id2label": 3},
-                                    {"layer_types": ["x"] * 3}, {"model_type": "t5"}])  # fmt: skip
+                                    {"layer_types": ["x"] * 3}, {"model_type": "bogus"}])  # fmt: skip
 def test_a_config_that_makes_no_model_is_one_line(copied, fields):
     change(copied / "config.json", **fields)
     assert f"no causal language model at {copied}" in refusal(loading.load_model, copied)
@@ -161,8 +161,9 @@ def test_a_sampler_that_computes_something_else_stops_the_run(tmp_path, monkeypa
 
     monkeypatch.setattr(rollout.TransformersSampler, "_cache_works", lambda self: True)
     monkeypatch.setattr(rollout.TransformersSampler, "_forward", shifted)
+    flags = ["--steps=2", "--prompts-per-step=2", "--group-size=2", "--max-response-tokens=16", "--no-eval-start"]
     with pytest.raises(SystemExit) as stop:
-        train.main([f"--run-dir={tmp_path}", "--steps=2", "--prompts-per-step=2", "--group-size=2", "--no-eval-start"])
+        train.main([f"--run-dir={tmp_path}", *flags])
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert stop.value.code == 1 and len(errors) == 1
     assert "TransformersSampler does not compute what the trainer computes with Qwen2ForCausalLM" in errors[0]

@@ -308,7 +308,7 @@ def encode_prompts(
     if template and not tokenizer.chat_template:
         raise ValueError(f"{name} has no chat template: pass --no-template to prompt with the bare text")
     words = [_writable(text, "--suffix") for text in ([suffix] if isinstance(suffix, str) else suffix) if text.strip()]
-    if template and QUESTION not in _templated(QUESTION, tokenizer, name, now):
+    if template and QUESTION not in _writable(_templated(QUESTION, tokenizer, name, now), f"the template of {name}"):
         raise ValueError(f"the chat template of {name} leaves the question out of the prompt: see --no-template")
     kept, prompts, shortest = [], [], math.inf
     shared = {}  # one object per id, however many prompts hold it: a quarter of the memory
