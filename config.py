@@ -24,6 +24,7 @@ from minidrpo.tasks.data import SUFFIX
 TINY_MODEL = str(Path(minidrpo.tiny.__file__).resolve().parent)
 THINKING_MODEL = str(Path(TINY_MODEL) / "thinking")
 PROGRAMS_MODEL = str(Path(TINY_MODEL) / "programs")
+TOOLS_MODEL = str(Path(TINY_MODEL) / "tools")
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class RunConfig:
     """A directory or Hub id of a causal LM in safetensors."""
     train_data: str = "deepscaler"
     """A Hub id, a .parquet/.json/.jsonl file, or built in: arithmetic, thinking (thinking@0.9: nine tenths easy),
-    programs."""
+    tools, programs, knights."""
     eval_data: str = "aime"
     """Held-out problems, named as in train_data or eval.py."""
     suffix: str = SUFFIX
@@ -189,6 +190,11 @@ PRESETS = {  # name: (what it is for, its fields; those of a method count where 
         "the embedded model of a world where thinking pays, on any machine, minutes on a CPU",
         TINY_FIELDS
         | dict(model=THINKING_MODEL, train_data="thinking", eval_data="thinking", prompts_per_step=16, steps=60),
+    ),
+    "tools": (
+        "the embedded model that calls tools: GDPO on ToolRL's two rewards, on any machine, minutes on a CPU",
+        TINY_FIELDS
+        | dict(model=TOOLS_MODEL, train_data="tools", eval_data="tools", method="gdpo", max_response_tokens=128),
     ),
     "programs": (
         "the embedded model that writes programs: GDPO on three rewards, on any machine, minutes on a CPU",

@@ -232,7 +232,7 @@ def run(cfg: Config, ctx: DistContext) -> tuple | None:
         if ctx.is_main and (words := hardware.warning(cfg.model, ctx)):
             print(f"warning: {words}", file=sys.stderr)
         grading = {"require_think": data.thinks_aloud(tokenizer, prompt_ids[0])}
-        if not grading["require_think"]:
+        if not grading["require_think"] and not all(problem.grader for problem in problems):
             notes.append(f"{cfg.model} does not think aloud: the last box of a whole response is its answer")
         max_response_tokens, note = room_for_responses(cfg, max(map(len, prompt_ids)))
         reference = read_reference(cfg.reference) if cfg.reference else None

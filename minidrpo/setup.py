@@ -140,7 +140,7 @@ def start(cfg: config.RunConfig, ctx: DistContext) -> Run | None:
             tokenizer = loading.load_tokenizer(path, cfg.trust_remote_code)
         now = ctx.gather_parts(log.first_start())[0]
         problems, prompts = load_prompts(cfg, cfg.train_data, "train", tokenizer, log, now)
-        if not data.thinks_aloud(tokenizer, prompts[0]):
+        if not data.thinks_aloud(tokenizer, prompts[0]) and not all(problem.grader for problem in problems):
             log.say(f"{cfg.model} does not think aloud: the last box of a whole response is its answer")
         rewards.check_data(cfg, problems)
         held_out = load_prompts(cfg, cfg.eval_data, "test", tokenizer, log, now, limit=cfg.max_problems)

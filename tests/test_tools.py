@@ -8,9 +8,13 @@ import re
 import time
 
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import config
+from minidrpo.methods import rewards
 from minidrpo.tasks import data, tools
 from minidrpo.tasks.tools import correctness_reward, format_reward, grade
+from minidrpo.tiny import make_base, make_tools
 
 
 def calls(*lines, thought="a"):
@@ -258,7 +262,7 @@ def check_problems(n, mutated):
         assert len({text for text, *_ in made}) == n
         for i, (text, truth, level) in enumerate(made):
             verdict = grade(truth, truth)
-            assert verdict.correct and verdict.scores == {"format": 1, "tool_correct": 3 * (level < 5)}
+            assert verdict.correct and verdict.scores == {"format": 1, "tool_correct": 3 * (level < tools.LEVELS)}
             assert truth.count('"name"') == level % tools.LEVELS and tools.split_of(text) == split
             if i % (n // mutated) == 0:
                 wrong = list(itertools.islice(mutations(truth, rng), 20))
@@ -284,12 +288,12 @@ def test_a_truth_follows_from_its_problem():
         listed = {tool["name"]: tool["parameters"] for tool in map(json.loads, listed)}
         assert len(listed) == tools.LISTED and request.startswith("Request: ")
         words, place = re.findall(r"\w+", request), 0
-        for made in tools.calls_of(truth) if level < 5 else ():
+        for made in tools.calls_of(truth) if level < tools.LEVELS else ():
             assert list(made["parameters"]) == listed[made["name"]]
             values = [str(value) for value in made["parameters"].values()]
             for value in values:
                 place = words.index(value, place) + 1
-        if level == 5:
+        if level == tools.LEVELS:
             forms = {name: spec[0].replace("{}", r"\w+") for name, spec in tools.TOOLS.items()}
             (asked,) = [name for name, form in forms.items() if re.fullmatch(f"Request: {form}.", request)]
             assert asked not in listed
@@ -298,7 +302,7 @@ def test_a_truth_follows_from_its_problem():
 def test_problems_are_a_pure_function_of_their_arguments():
     longer = tools.problems(60, split="train", seed=1)
     assert longer[:20] == tools.problems(20, split="train", seed=1) != tools.problems(20, split="train", seed=2)
-    assert [level for *_, level in longer[:5]] == [1, 2, 3, 4, 5]
+    assert [level for *_, level in longer[:5]] == [1, 2, 3, 4, 1]
     for bad in ({"n": 3, "split": "dev"}, {"n": -1, "split": "test"}):
         with pytest.raises(ValueError, match="tools: "):
             tools.problems(**bad)
@@ -306,5 +310,75 @@ def test_problems_are_a_pure_function_of_their_arguments():
 
 def test_the_task_is_loaded_by_name_and_grades_itself():
     found = data.load_problems("tools", split="test", n=10)
-    assert {p.grader for p in found} == {"tools"} and found[4].source == "tools/level-5"
+    assert {p.grader for p in found} == {"tools"} and found[3].source == "tools/level-4"
     assert len(data.load_problems("tools")) == tools.SIZES["train"]
+
+
+# ---- the base --------------------------------------------------------------------------------------------------------
+
+
+def traces(progress, n=600):
+    """(truth, grade, response) of n training rows."""
+    rng = random.Random(1)
+    for _ in range(n):
+        text, response = make_tools.training_row(rng, progress)
+        assert tools.split_of(text) == "train" and response.endswith("<eos>")
+        truth = truth_by_reading(text)
+        yield truth, grade(response[: -len("<eos>")], truth), response[: -len("<eos>")]
+
+
+def truth_by_reading(text):
+    """The right response to a problem, from its words alone."""
+    *listed, request = text.split("\n")[1:]
+    listed = {tool["name"]: tool["parameters"] for tool in map(json.loads, listed)}
+    found = []
+    for part in request.removeprefix("Request: ").removesuffix(".").split(", "):
+        for name, spec in tools.TOOLS.items():
+            if match := re.fullmatch(spec[0].replace("{}", r"(\w+)"), part):
+                found.append((name, [int(v) if v.isdigit() else v for v in match.groups()]))
+    return tools.truth_of(listed, found)
+
+
+def test_the_first_traces_are_right_and_later_ones_slip_in_form_and_content_independently():
+    assert all(g.correct and g.scores["format"] for progress in (0, 0.45) for _, g, _ in traces(progress, 100))
+    assert {truth.count('"name"') for truth, *_ in traces(0, 50)} == {1}
+    found = list(traces(1, 2000))
+    form = [make_tools.slip_of(response, truth) for truth, _, response in found]
+    assert set(form) == {None, "no thought", "glued", "chatty", "other"}, "other: called although no tool fits"
+    right = [(g.correct, g.scores["format"] == 1) for truth, g, _ in found if "<tool_call>" in truth]
+    ok = sum(a for a, _ in right) / len(right), sum(b for _, b in right) / len(right)
+    both = sum(a and b for a, b in right) / len(right)
+    assert 0.3 < ok[0] < 0.75 and 0.3 < ok[1] < 0.75 and abs(both - ok[0] * ok[1]) < 0.05
+    assert {g.reason for _, g, _ in found} == {"correct", "wrong", "unreadable"}
+
+
+def test_traces_come_back_exactly_from_the_tokenizer_and_fit_the_limit():
+    tokenizer = make_base.make_tokenizer(make_tools.WORDS, make_base.UNOPENED)
+    rng, longest = random.Random(2), 0
+    for _ in range(200):
+        text, response = make_tools.training_row(rng, 1)
+        ids = tokenizer(response, add_special_tokens=False)["input_ids"]
+        assert tokenizer.decode(ids) == response and ids.count(tokenizer.eos_token_id) == 1
+        longest = max(longest, len(ids))
+    assert 55 < longest < config.make("tools").max_response_tokens
+    chat = tokenizer.decode(make_base.prompts_of(tokenizer, [text])[0])
+    assert chat == f"<|user|>{text}<|assistant|>", "the model writes <think> itself: it is a part of the format"
+
+
+def test_the_preset_needs_no_flags():
+    cfg = config.make("tools")
+    assert (cfg.method, cfg.train_data, rewards.names(cfg)) == ("gdpo", "tools", ("format", "tool_correct"))
+    assert (make_tools.OUT / "model.safetensors").stat().st_size <= 2e6
+    for name in ("grpo-sum", "grpo-sum-no-std", "drpo"):
+        assert config.make("tools", name).method == name
+
+
+@pytest.mark.slow
+def test_the_committed_base_is_wrong_in_form_and_content():
+    tokenizer = AutoTokenizer.from_pretrained(make_tools.OUT)
+    model = AutoModelForCausalLM.from_pretrained(make_tools.OUT).eval()
+    numbers, _ = make_tools.measure(model, tokenizer, n_problems=150, n=4)
+    assert 0.25 < numbers["accuracy"] < 0.75 and 0.25 < numbers["format"] < 0.75 and numbers["truncated"] < 0.02
+    assert numbers["mixed_groups"] > 0.4 and numbers["mixed_groups_of_format"] > 0.6
+    by_level = list(numbers["accuracy_by_level"].values())
+    assert by_level[0] > by_level[2] + 0.15, "more calls are harder; the form is not"

@@ -42,7 +42,7 @@ def run(installed, cwd, *command):
 def test_the_wheel_holds_the_door_the_package_and_nothing_else(installed):
     top = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")}
     assert top == {"config.py", "drpo.py", "eval.py", "reward.py", "rollout.py", "train.py", "minidrpo"}
-    for model in ("tiny", "tiny/thinking", "tiny/programs"):
+    for model in ("tiny", "tiny/thinking", "tiny/programs", "tiny/tools"):
         assert (installed / "minidrpo" / model / "model.safetensors").stat().st_size > 1e6
     assert (installed / "minidrpo/show/page/report.js").exists()
 

@@ -11,7 +11,7 @@ Rewards: those of ToolRL (arXiv 2504.13958), which GDPO's tool experiment (arXiv
 format_reward in {0, 1}, correctness_reward in [-3, 3]. Both compare whole texts, a response and a truth in this form.
 JSON is parsed and compared, never executed; no text raises an exception or takes long (bounds: MAX_PARTS, MAX_PAIRS).
 
-Levels 1 to 4 ask for that many calls. At level 5 no listed tool fits, and the answer is a reply. The hash of a
+Levels 1 to 3 ask for that many calls. At level 4 no listed tool fits, and the answer is a reply. The hash of a
 problem's text decides which split it belongs to, as for arithmetic.py.
 """
 
@@ -27,7 +27,7 @@ from minidrpo.tasks.arithmetic import split_of
 
 SCORES = REWARDS = ("format", "tool_correct")
 SIZES = {"train": 8_000, "test": 500}
-LEVELS = 5
+LEVELS = 4
 LEAST, MOST = -3.0, 3.0  # of correctness_reward
 
 # ------------------------------------------------------------------------------------------------------------ rewards

@@ -143,8 +143,9 @@ def make_tokenizer(words=WORDS, template=CHAT_TEMPLATE):
     return tokenizer
 
 
-def make_model(tokenizer, hidden, layers):
-    """An untrained Qwen2 with its own head (untied) and head_dim 32, which vLLM serves on CPU and CUDA."""
+def make_model(tokenizer, hidden, layers, init=0.02):
+    """An untrained Qwen2 with its own head (untied) and head_dim 32, which vLLM serves on CPU and CUDA. init: std of
+    its weights; the usual one is that of wide models."""
     config = Qwen2Config(
         vocab_size=math.ceil(len(tokenizer) / 32) * 32,
         hidden_size=hidden,
@@ -153,6 +154,7 @@ def make_model(tokenizer, hidden, layers):
         num_attention_heads=hidden // 32,
         num_key_value_heads=hidden // 32,
         max_position_embeddings=1024,
+        initializer_range=init,
         tie_word_embeddings=False,
         use_cache=True,
         bos_token_id=None,
@@ -293,11 +295,11 @@ def report(folder, measure=measure, *, n_problems, n):
     return rounded
 
 
-def make(out, *, words, template, hidden, layers, seed, **training):
+def make(out, *, words, template, hidden, layers, seed, init, **training):
     """Trains a fresh model and writes it with its tokenizer into the folder `out`."""
     torch.manual_seed(seed)
     tokenizer = make_tokenizer(words, template)
-    model = make_model(tokenizer, hidden, layers)
+    model = make_model(tokenizer, hidden, layers, init)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {model.config.vocab_size}")
     train(model, tokenizer, seed=seed, **training)
     model.generation_config = GenerationConfig(
@@ -312,8 +314,9 @@ def make(out, *, words, template, hidden, layers, seed, **training):
 
 
 def command(
-    description, *, out, steps, problems, words, row, typical_length, measure, template=CHAT_TEMPLATE, batch=32, lr=3e-3
-):
+    description, *, out, steps, problems, words, row, typical_length, measure,
+    template=CHAT_TEMPLATE, batch=32, lr=3e-3, init=0.02,
+):  # fmt: skip
     """The command line of every embedded model: make one, unless --report, and measure it."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--report", action="store_true", help="measure the model in --out, train nothing")
@@ -330,7 +333,7 @@ def command(
     if args.parent:
         end_with_parent(args.parent)
     if not args.report:
-        size = {"hidden": args.hidden, "layers": args.layers, "words": words, "template": template}
+        size = {"hidden": args.hidden, "layers": args.layers, "words": words, "template": template, "init": init}
         training = {"steps": args.steps, "batch": args.batch, "lr": args.lr, "row": row}
         make(args.out, seed=args.seed, typical_length=typical_length, **size, **training)
     report(args.out, measure, n_problems=args.problems, n=8)
