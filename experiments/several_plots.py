@@ -4,7 +4,8 @@
 
     NAME.png            accuracy and what goes with the rewards over steps: GDPO, GRPO on the sum, the same without std
     NAME_weights.png    the end of training against the weight of the length reward, conditioned on passing and not
-    NAME.md             the ends of all runs: means over runs, standard errors, and GDPO's differences to the others
+    NAME.md             the ends of all runs: means over runs, standard errors, and GDPO's differences to the others;
+                        and all methods at equal learning rates
 
 Curves are training batches, the mean over the seeds and a band of one standard error; tables and the second figure are
 held-out problems after the last step.
@@ -41,18 +42,17 @@ SMOOTHED = 5  # training steps
 # ------------------------------------------------------------------------------------------------------------- reading
 
 
-def read(path: str | Path) -> pd.DataFrame:
-    """The study's rows of role "study". ValueError if it cannot be read or holds no finished run."""
+def read(path: str | Path, role="study") -> pd.DataFrame:
+    """The study's rows of a role. ValueError if it cannot be read or holds no finished run."""
     try:
         rows = pd.read_csv(path, dtype={"rewarded": str})
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
     if missing := {"method", "role", "phase", "group", "rewarded", "strength", "seed", "step", "exceed"} - set(rows):
         raise ValueError(f"{path}: has no column {', '.join(sorted(missing))}: not a study of several rewards")
-    rows = rows[rows.role == "study"].fillna({"rewarded": ""})
-    if rows[(rows.phase == "held out") & (rows.method != "base")].empty:
+    if rows[(rows.role == "study") & (rows.phase == "held out") & (rows.method != "base")].empty:
         raise ValueError(f"{path}: holds no finished run")
-    return rows
+    return rows[rows.role == role].fillna({"rewarded": ""})
 
 
 def shown(rows: pd.DataFrame) -> list[str]:
@@ -168,6 +168,19 @@ def markdown(rows: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n" + about.rstrip() + "\n"
 
 
+def at_equal_rates(tuning: pd.DataFrame) -> str:
+    """The runs that the learning rates were chosen by: means over all training steps, method by method at each rate. A
+    method that learns faster is seen here, one whose rate is larger is not."""
+    train = compared(tuning[tuning.phase == "train"])
+    keys = [key for key in shown(train) if train[key].notna().any()]
+    lines = [["lr", "method", *(SHOWN[key][0] for key in keys)]]
+    lines.append(["---"] * len(lines[0]))
+    for (rate, method), own in train.groupby(["lr", "method"]):
+        lines.append([f"{rate:g}", LOOKS[method][0], *(f"{SHOWN[key][1](own[key].mean()):.1f}" for key in keys)])
+    about = "One run each (seed 0), the mean over its training steps, at equal learning rates.\n"
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n" + about
+
+
 def _plus_minus(values) -> str:
     mean, se = values.mean(), values.sem()
     return "" if pd.isna(mean) else f"{mean:.1f}" + (f" ± {se:.1f}" if pd.notna(se) else "")
@@ -175,10 +188,10 @@ def _plus_minus(values) -> str:
 
 def write_all(path: str | Path, out: Path, png: str | Path):
     """The figures and the table that the study's file at `path` has runs for."""
-    rows = read(path)
+    rows, tuning = read(path), read(path, "lr")
     out.mkdir(parents=True, exist_ok=True)
     table = out / f"{Path(path).stem}.md"
-    table.write_text(markdown(rows), encoding="utf-8")
+    table.write_text(markdown(rows) + ("\n" + at_equal_rates(tuning) if len(tuning) else ""), encoding="utf-8")
     print(table)
     png = Path(png)
     for draw, file in ((over_steps, png), (over_weights, png.with_name(f"{png.stem}_weights.png"))):

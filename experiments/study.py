@@ -105,7 +105,7 @@ HABIT = dict(world="habit", steps=20, train_problems=80, max_problems=512, dir="
 def several(world):
     """A study of a task that names its rewards: no problem comes twice."""
     results = f"experiments/results/{world}"
-    budget = dict(steps=40, train_problems=640, max_problems=250, samples=2)
+    budget = dict(lrs=(1e-4, 2e-4, 4e-4, 8e-4), steps=40, train_problems=640, max_problems=250, samples=2)
     return Study(world=world, **budget, dir=f"runs/study-{world}", out=f"{results}.csv", figure=f"{results}.png")
 
 

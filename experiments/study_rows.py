@@ -53,11 +53,12 @@ def head(cfg, cell: Cell) -> dict:
 def of_run(cfg, cell: Cell, role):
     """The rows of one finished run: dicts with keys of COLUMNS. seconds: of the step; of the whole training so far."""
     total = 0.0
+    named = getattr(cfg, "rewards", (rewards.OWN,)) != (rewards.OWN,)  # these are also compared at equal rates
     for record in jsonl.read(Path(cfg.run_dir) / "metrics.jsonl"):
         seconds = sum(v for k, v in record.items() if k.startswith("seconds_"))
         total += seconds
         record |= record.pop("rewards", {})
-        if role == "study":
+        if role == "study" or named:
             yield head(cfg, cell) | record | {"role": role, "phase": "train", "group": "all", "seconds": seconds}
     about = head(cfg, cell) | {"role": role, "phase": "held out", "step": cfg.steps, "seconds": total}
     yield from (about | row for row in by_group(read_responses(cfg), getattr(cfg, "length_limit", None)))

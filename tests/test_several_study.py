@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import config
+from conftest import ROOT
 from experiments import several_plots, study_cells, study_rows
 from experiments import study as studies
 from experiments.study_cells import SEVERAL, WORLDS, World
@@ -53,7 +54,7 @@ def response(problem, sample, correct, length, **scores):
 def test_a_learning_rate_is_judged_by_the_mean_of_the_rewards(tmp_path):
     study = dataclasses.replace(studies.PRESETS["programs"][1], dir=str(tmp_path))
     limit = studies.run_config(study, WORLDS["programs"].cells()[0], 1e-4, "lr").length_limit
-    ends = {1e-4: (1.0, limit + 1, 0.0), 2e-4: (0.5, limit, 1.0), 4e-4: None}  # pass rate, length, no bug
+    ends = {1e-4: (1.0, limit + 1, 0.0), 2e-4: (0.5, limit, 1.0), 4e-4: None, 8e-4: None}  # pass rate, length, no bug
     for cfg, _ in studies.tuning(study, ["gdpo"]):
         if end := ends[cfg.lr]:
             rate, length, bug_free = end
@@ -84,6 +85,10 @@ def rows(weights=True):
             for step in range(1, 9):
                 yield head | {"phase": "train", "step": step, "accuracy": 0.5 + 0.05 * step}
             yield head | {"phase": "held out", "step": 8, "accuracy": ends[method][seed]}
+    for rate, method in itertools.product((1e-4, 2e-4), ends):
+        head = {"method": method, "strength": None, "rewarded": "", "seed": 0, "lr": rate, "role": "lr", "group": "all"}
+        for step in range(1, 9):
+            yield head | {"phase": "train", "step": step, "accuracy": 0.5 + 500 * rate, "exceed": 0.25}
     yield {"method": "base", "role": "study", "group": "all", "phase": "held out", "step": 0, "accuracy": 0.5,
            "exceed": 0.4, "no_bug": 0.8, "mean_length": 12.0}  # fmt: skip
 
@@ -104,6 +109,7 @@ def test_figures_and_table_are_written(study_file, tmp_path):
     assert "| GDPO | as the task names it | 3 | 0.0002 | 91.0 ± 0.6 | 10.0 ± 0.0 | 25.0 ± 0.0 | 11.0 ± 0.0 |" in text
     assert "| GRPO on the sum | without a condition, weight 0.5 | 3 |" in text
     assert "| GDPO minus GRPO on the sum |  |  |  | 9.0 ± 0.6 | 0.0 ± 0.0 |" in text
+    assert "| 0.0002 | GRPO on the sum | 60.0 | 25.0 |" in text and "| 0.0001 | GDPO | 55.0 | 25.0 |" in text
 
 
 def test_weight_1_is_the_comparison_s_own_run(study_file):
@@ -125,6 +131,35 @@ def test_another_study_is_refused_in_one_line(capsys):
     with pytest.raises(SystemExit) as stop:
         several_plots.main(["experiments/results/study.csv"])
     assert stop.value.code == 2 and "not a study of several rewards" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments/results").glob("*.csv")), ids=lambda path: path.stem)
+def test_the_committed_table_is_that_of_the_committed_runs(path):
+    if path.stem not in HERE:
+        return
+    rows, tuning = several_plots.read(path), several_plots.read(path, "lr")
+    table = path.with_suffix(".md").read_text()
+    assert several_plots.markdown(rows) in table
+    assert not len(tuning) or several_plots.at_equal_rates(tuning) in table
+
+
+def test_what_the_page_says_of_programs_is_in_the_file():
+    page = (ROOT / "docs/several_rewards.md").read_text().split("## Programs: what came out")[1]
+    ends = several_plots.ends(several_plots.read(ROOT / "experiments/results/programs.csv"))
+    for method, weight, raw, key in itertools.product(
+        ("gdpo", "grpo-sum"), (0.25, 1.0, 4.0), (False, True), ("accuracy",)
+    ):
+        own = ends[(ends.method == method) & ((ends.rewarded != "") == raw) & (ends.strength.fillna(1.0) == weight)]
+        assert several_plots._plus_minus(own[key]) in page, (method, weight, raw)
+    for method in SEVERAL:
+        own = ends[(ends.method == method) & ends.strength.isna()]
+        cells = " | ".join(
+            several_plots._plus_minus(own[key]) for key in ("accuracy", "no_bug", "exceed", "reward_length")
+        )
+        assert f"{cells} |" in page
+    raw = ends[(ends.method == "gdpo") & (ends.rewarded != "") & (ends.strength == 4)].accuracy
+    own = ends[(ends.method == "gdpo") & (ends.rewarded == "") & (ends.strength == 4)].accuracy
+    assert own.min() - raw.max() > 5, "each of the runs without a condition is below each with one"
 
 
 # ---- a whole study, small -------------------------------------------------------------------------------------------
