@@ -146,7 +146,7 @@ def start(cfg: config.RunConfig, ctx: DistContext) -> Run | None:
         held_out = load_prompts(cfg, cfg.eval_data, "test", tokenizer, log, now, limit=cfg.max_problems)
         fingerprints = same_data(cfg, problems, held_out[0], ctx)
         with reading():
-            model = load_model(cfg, path, log, ctx)
+            model = load_model(cfg, path, ctx, log)
         with ctx.fail_together(ValueError, ValueError):
             for note in loading.keep_savable(model, tokenizer, path, write=ctx.is_main):
                 log.say(f"note: {note}")
@@ -226,7 +226,7 @@ def check_sizes(cfg, problems, prompts, model, ctx):
     memory.check_work_for(ctx.size, cfg)
 
 
-def load_model(cfg, path: str | Path, log, ctx: DistContext):
+def load_model(cfg, path: str | Path, ctx: DistContext, log: RunLog | None = None):
     """What is trained. To be split, rank 0 alone reads the weights, into main memory: the others take them from it."""
     device = ctx.device
     if cfg.shard:
@@ -238,7 +238,8 @@ def load_model(cfg, path: str | Path, log, ctx: DistContext):
             frozen = probe.freeze_unused_parts(model)
     for part in ctx.gather_parts(frozen)[0]:
         model.get_submodule(part).requires_grad_(False)
-        log.say(f"note: {part} has no part in what the model says to a text: it is not trained")
+        if log:
+            log.say(f"note: {part} has no part in what the model says to a text: it is not trained")
     return model
 
 
