@@ -144,3 +144,26 @@ def effective_sample_size(answer):
     if near(measured, 1 / weight.square().sum(-1).mean().item(), 0.03):
         return "that is 1 over the mean of the sums of squares; asked is the mean of the ESS, another number: close"
     return "16,384 groups give another mean ESS"
+
+
+@exercise(
+    "2g",
+    hints=[
+        "E_P*[length] = E_pi+[omega length], and omega = exp(r/lambda) / E_pi+[exp(r/lambda)]",
+        "weights 0.2 e^4.5, 0.3 e^4 and 0.5 e^3, divided by their sum",
+    ],
+)
+def mean_length(value):
+    def mean(pi, lam=0.2):
+        weight = [p * math.exp(-length / 1000 / lam) for p, length in zip(pi, (100, 200, 400), strict=True)]
+        return sum(w * length for w, length in zip(weight, (100, 200, 400), strict=True)) / sum(weight)
+
+    return number(
+        value,
+        mean((0.2, 0.3, 0.5)),
+        "under P* the mean length is another",
+        misses=[
+            (mean((1, 1, 1)), "the factors e^(r/lambda) are right; but the policy's own probabilities are not in it"),
+            (280, "that is the policy's own mean"),
+        ],
+    )
