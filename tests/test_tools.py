@@ -340,7 +340,11 @@ def truth_by_reading(text):
 
 
 def test_the_first_traces_are_right_and_later_ones_slip_in_form_and_content_independently():
-    assert all(g.correct and g.scores["format"] for progress in (0, make_tools.CLEAN - 0.01) for _, g, _ in traces(progress, 100))
+    assert all(
+        g.correct and g.scores["format"]
+        for progress in (0, make_tools.CLEAN - 0.01)
+        for _, g, _ in traces(progress, 100)
+    )
     assert {truth.count('"name"') for truth, *_ in traces(0, 50)} == {0, 1}
     found = list(traces(1, 2000))
     form = [make_tools.slip_of(response, truth) for truth, _, response in found]
