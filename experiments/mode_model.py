@@ -1,4 +1,4 @@
-r"""mode_model.py - the smallest policy on which a length penalty can cost accuracy: a choice of way per class.
+r"""mode_model.py - a small policy on which a length penalty can cost accuracy: a choice of way per class.
 
     python -m experiments.mode_model              the predictions, as tables and as results/map_predicted.csv
     python -m experiments.mode_model --measure    the sharing of the embedded base
