@@ -53,7 +53,7 @@ class RunConfig:
     """Rollout batches; each makes `mini_batches` optimizer steps."""
     prompts_per_step: int = value(128, "1 or more")
     """P, over all ranks."""
-    group_size: int = value(8, "2 or more")
+    group_size: int = value(8, "2 or more", "at most 1e+06")
     """G, responses per prompt."""
     mini_batches: int = value(4, "1 or more")
     """Optimizer steps per rollout batch; the first is on-policy, the trust region holds the others."""
@@ -89,7 +89,7 @@ class RunConfig:
     # Evaluation: same names as in eval.py
     max_problems: int = value(0, "0 or more")
     """Held-out problems per evaluation; 0 takes all."""
-    samples: int = value(8, "1 or more")
+    samples: int = value(8, "1 or more", "at most 1e+06")
     """Responses per held-out problem."""
     top_p: float = value(0.95, "in (0, 1]")
     """Nucleus of held-out responses; training samples from the whole distribution."""

@@ -158,7 +158,7 @@ class Config:
     """Also give the share of responses longer than this (GDPO's Exceed)."""
     data_dir: str | None = value(None, "a name")
     """Directory of NAME.parquet files to take instead of the Hub."""
-    samples: int = value(16, "1 or more")
+    samples: int = value(16, "1 or more", "at most 1e+06")
     """Responses per problem."""
     temperature: float = value(0.6, "0 or more", "finite")
     top_p: float = value(0.95, "in (0, 1]")

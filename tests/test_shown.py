@@ -87,3 +87,10 @@ def test_settings_without_effect_are_noted(capsys):
     assert "note: --beta, --kl-estimator do nothing with --mini-batches 1: " in capsys.readouterr().err
     config.parse(["tiny", "--beta", "10", "--mini-batches", "2"], "train.py", "")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("setting", ["group_size", "samples"])
+def test_numbers_of_responses_that_no_machine_holds_are_refused(setting):
+    """A step with --group-size 1e12 only hung."""
+    with pytest.raises(ValueError, match="must be at most 1e"):
+        config.make(**{setting: 10**12})
