@@ -352,7 +352,7 @@ MISTAKES = {
     (
         "--method=gdpo",
         "--rewards",
-    ): "--rewards needs at least one",
+    ): "--rewards needs a value",
     ("--method=grpo", "--lam=0.2"): "--lam does nothing with --method grpo, it is for drpo, drpo-solved\n",
     ("--alp-beta=1e-8",): "--alp-beta does nothing with --method drpo, it is for alp\n",
     ("r1-1.5b", "--alpha=0"): "--alpha does nothing with --method drpo, it is for grpo-lp, rloo-lp, grpo-lp-no-std",
