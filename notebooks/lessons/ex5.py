@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 import drpo
 from exercises import Say, call, exercise, near, number, unsolved
@@ -23,19 +22,31 @@ def times_heavier(value):
     )
 
 
+TOKENS = np.array([[61.1, 53.8, 56.4], [66.7, 60.3, 61.2]])  # lambda 0.1 and 0.2 in the study of the habit world
+
+
 @exercise(
-    "5b", hints=["the ratio of the two weights is exp(20 / (256 lambda))", "it is 2 where 20/(256 lambda) = log 2"]
+    "5b",
+    hints=[
+        "the variance of a mean of three runs is their variance (ddof = 1) over 3; those of the two means add up",
+        "the difference of the means is 5.63 tokens; divide it by the square root of that sum",
+    ],
 )
-def lam_for_20_tokens(value):
-    if isinstance(value, int | float) and value <= 0:
-        return "a positive number, please"
-    length_PG = torch.tensor([[100.0, 120.0]], dtype=torch.float64)
-    preference_PG = drpo.length_preference(length_PG, 256)
-    ratio = 0.0
-    if not callable(value):
-        weight_PG = drpo.positive_distribution(preference_PG, torch.ones(1, 2, dtype=torch.bool), float(value))
-        ratio = (weight_PG[0, 0] / weight_PG[0, 1]).item()
-    return number(value, 20 / (256 * math.log(2)), f"with your lambda it weighs {ratio:.4g} times as much", rel=1e-2)
+def standard_errors_between(value):
+    gap, variance = TOKENS[1].mean() - TOKENS[0].mean(), TOKENS.var(axis=1, ddof=1).sum() / 3
+    pairs = TOKENS[1] - TOKENS[0]
+    return number(
+        value,
+        gap / variance**0.5,
+        "not the difference of the means in units of its standard error",
+        misses=[
+            (gap, "that is the difference in tokens, right so far"),
+            (variance**0.5, "that is the standard error in tokens, right so far"),
+            (gap / (3 * variance) ** 0.5, "that is in standard deviations of one run; asked is the error of means"),
+            (gap / (TOKENS.var(axis=1).sum() / 3) ** 0.5, "nearly; but the variance is that of a sample: ddof = 1"),
+            (gap / (pairs.var(ddof=1) / 3) ** 0.5, "that takes the runs in pairs; here they are taken as independent"),
+        ],
+    )
 
 
 @exercise(

@@ -6,7 +6,7 @@ from lessons import ex5
 
 MISTAKES = {
     "5a": {"near": (4.8, "close"), "wrong": [math.exp(-40 / 25.6), 40 / 25.6, 4, 0]},
-    "5b": {"near": (0.11, "close"), "wrong": [20 / 256, math.log(2) * 20 / 256, -1.0]},
+    "5b": {"near": (2.0, "close"), "wrong": [5.633, 2.927, 2.36, 1.11, 11.5, "two"]},
     "5c": {
         "near": (lambda value_Pn: value_Pn.mean(1).std() / len(value_Pn) ** 0.5, "as it should be"),
         "wrong": [
