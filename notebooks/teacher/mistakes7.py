@@ -5,7 +5,7 @@ import math
 import reward
 
 MISTAKES = {
-    "7a": {"near": (0.6, "share of right responses"), "wrong": [0.5, 0.9, 0]},
+    "7a": {"near": (0.7, "share of right responses"), "wrong": [0.5, 0.8, 0]},
     "7b": {
         "near": (r"</think> \boxed{17}", "as it should"),
         "wrong": ["42", r"\boxed{17}, not 42", r"</think> \boxed{42}", r"</think> 42", r"</think> \boxed{(} 42"],
