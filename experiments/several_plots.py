@@ -56,8 +56,9 @@ def read(path: str | Path, role="study") -> pd.DataFrame:
 
 
 def shown(rows: pd.DataFrame) -> list[str]:
-    """The columns of SHOWN that the study has numbers for."""
-    return [key for key in SHOWN if key in rows and rows[key].notna().any()]
+    """The columns of SHOWN that the study has numbers for; without the limit's where hardly a response is so long."""
+    left_out = ("exceed", "reward_length") if rows.exceed.mean() < 0.1 else ()
+    return [key for key in SHOWN if key not in left_out and key in rows and rows[key].notna().any()]
 
 
 def compared(rows: pd.DataFrame) -> pd.DataFrame:
@@ -80,7 +81,7 @@ def over_steps(rows: pd.DataFrame, out_png):
     """A panel per number; a line per method, a star where training starts: the base on held-out problems."""
     train, base = compared(rows[rows.phase == "train"]), ends(rows[rows.method == "base"])
     keys = [key for key in shown(rows) if train[key].notna().any()][:6]
-    columns = 3
+    columns = len(keys) if len(keys) <= 4 else 3
     mosaic = [
         [*keys[i : i + columns], *["."] * (columns - len(keys[i : i + columns]))] for i in range(0, len(keys), columns)
     ]
@@ -176,14 +177,16 @@ def at_equal_rates(tuning: pd.DataFrame) -> str:
     lines = [["lr", "method", *(SHOWN[key][0] for key in keys)]]
     lines.append(["---"] * len(lines[0]))
     for (rate, method), own in train.groupby(["lr", "method"]):
-        lines.append([f"{rate:g}", LOOKS[method][0], *(f"{SHOWN[key][1](own[key].mean()):.1f}" for key in keys)])
+        lines.append(
+            [f"{rate:g}", LOOKS[method][0], *(_plus_minus(SHOWN[key][1](own[key])).split(" ±")[0] for key in keys)]
+        )
     about = "One run each (seed 0), the mean over its training steps, at equal learning rates.\n"
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n" + about
 
 
 def _plus_minus(values) -> str:
-    mean, se = values.mean(), values.sem()
-    return "" if pd.isna(mean) else f"{mean:.1f}" + (f" ± {se:.1f}" if pd.notna(se) else "")
+    mean, se, digits = values.mean(), values.sem(), 2 if values.name == "tool_correct" else 1
+    return "" if pd.isna(mean) else f"{mean:.{digits}f}" + (f" ± {se:.{digits}f}" if pd.notna(se) else "")
 
 
 def write_all(path: str | Path, out: Path, png: str | Path):

@@ -63,7 +63,7 @@ class Study:
     """Where the runs live; a study with another budget needs another one."""
     out: str = "experiments/results/thinking.csv"
     figure: str = "docs/thinking.png"
-    """Where the README's picture goes; the others lie beside `out`."""
+    """Where the README's picture goes; the others lie beside `out`, and with "" all do."""
     workers: int = 2
     """Runs at a time, one thread each."""
 
@@ -100,13 +100,13 @@ class Study:
 
 
 HABIT = dict(world="habit", steps=20, train_problems=80, max_problems=512, dir="runs/study")
+SHORT = {"tools": dict(steps=25, train_problems=400, max_problems=200)}  # responses are longer
 
 
 def several(world):
     """A study of a task that names its rewards: no problem comes twice."""
-    results = f"experiments/results/{world}"
-    budget = dict(lrs=(1e-4, 2e-4, 4e-4, 8e-4), steps=40, train_problems=640, max_problems=250, samples=2)
-    return Study(world=world, **budget, dir=f"runs/study-{world}", out=f"{results}.csv", figure=f"{results}.png")
+    budget = dict(lrs=(1e-4, 2e-4, 4e-4, 8e-4), train_problems=640) | SHORT.get(world, {})
+    return Study(world=world, **budget, dir=f"runs/study-{world}", out=f"experiments/results/{world}.csv", figure="")
 
 
 PRESETS = {
@@ -390,7 +390,7 @@ def run_study(study, parts, cells, methods):
     if study.world == "habit":
         study_plots.write_all(path, path.parent)
     elif study.rules.task:
-        several_plots.write_all(path, path.parent, study.figure)
+        several_plots.write_all(path, path.parent, study.figure or path.with_suffix(".png"))
     else:
         thinking_plots.write_all(path, path.parent, study.figure)
     return 1 if errors else 0

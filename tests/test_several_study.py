@@ -162,6 +162,26 @@ def test_what_the_page_says_of_programs_is_in_the_file():
     assert own.min() - raw.max() > 5, "each of the runs without a condition is below each with one"
 
 
+def test_what_the_page_says_of_tools_is_in_the_file():
+    page = (ROOT / "docs/several_rewards.md").read_text().split("## Tools: what came out")[1].split("\n## ")[0]
+    path = ROOT / "experiments/results/tools.csv"
+    rows, ends = several_plots.read(path), several_plots.ends(several_plots.read(path))
+    for method in ("base", *SEVERAL):
+        own = ends[ends.method == method]
+        assert all(several_plots._plus_minus(own[key]) in page for key in ("format", "tool_correct", "accuracy")), (
+            method
+        )
+    gap = several_plots.differences(rows)
+    assert gap.loc["GDPO minus GRPO on the sum", "tool_correct"] in page
+    assert gap.loc["GDPO minus GRPO on the sum, no std", "format"] in page
+    train = several_plots.read(path, "lr").query("phase == 'train'")
+    mean = train.groupby(["lr", "method"])[["format", "tool_correct"]].mean()
+    for rate in train.lr.unique():  # the order at equal rates
+        form, calls = (mean.loc[rate][key] for key in ("format", "tool_correct"))
+        assert form["grpo-sum"] > form["gdpo"] > form["grpo-sum-no-std"]
+        assert calls["grpo-sum"] < calls["gdpo"] < calls["grpo-sum-no-std"]
+
+
 # ---- a whole study, small -------------------------------------------------------------------------------------------
 
 
