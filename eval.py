@@ -230,7 +230,7 @@ def run(cfg: Config, ctx: DistContext) -> tuple | None:
         if len(set(ctx.gather_parts(data.fingerprint(problems)))) > 1:
             raise ValueError(f"ranks read different problems: {', '.join(cfg.datasets)} must be the same on all nodes")
         if ctx.is_main and (words := hardware.warning(cfg.model, ctx)):
-            print(f"warning: {words}", file=sys.stderr)
+            cli.say(f"warning: {words}", file=sys.stderr)
         grading = {"require_think": data.thinks_aloud(tokenizer, prompt_ids[0])}
         if not grading["require_think"] and not all(problem.grader for problem in problems):
             notes.append(f"{cfg.model} does not think aloud: the last box of a whole response is its answer")
@@ -249,7 +249,7 @@ def run(cfg: Config, ctx: DistContext) -> tuple | None:
     notes += [line for line in (note, getattr(sampler, "note", None)) if line]
     already = [f"{len(done)} of {len(problems) * cfg.samples} responses are there already"] if done else []
     for line in notes + already if ctx.is_main else ():
-        print(f"note: {line}", file=sys.stderr)
+        cli.say(f"note: {line}", file=sys.stderr)
     result = evaluate(
         sampler,
         problems,
@@ -309,7 +309,7 @@ def main(argv=None):
     cfg = cli.parse(Config, argv, prog="eval.py", description="Accuracy and length of a model over data sets.")
     # Ranks exchange only responses, which are text: no GPU collective is needed
     ctx = init_distributed("gloo", patience=timedelta(days=1))
-    trouble = cli.machine_trouble(ctx.rank, "with the responses it has", "a smaller --chunk takes less")
+    trouble = cli.machine_trouble(ctx.rank, "with the responses it has", "a smaller --chunk takes less", ctx.gone)
     with shutdown(ctx), trouble, lock.held(cfg.output_dir, ctx, "--output-dir"):
         results = run(cfg, ctx)
         if ctx.is_main:

@@ -172,7 +172,7 @@ def main(argv=None):
     transformers.utils.logging.disable_progress_bar()
     sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 still gets its table
     ctx = init_distributed()
-    with shutdown(ctx), cli.machine_trouble(ctx.rank), lock.held(cfg.directory, ctx):
+    with shutdown(ctx), cli.machine_trouble(ctx.rank, gone=ctx.gone), lock.held(cfg.directory, ctx):
         train(cfg, ctx)
         if ctx.is_main:
             from minidrpo.show import run_report

@@ -24,7 +24,7 @@ from experiments.study_cells import Cell
 from minidrpo import cli
 from minidrpo.engine import loading
 from minidrpo.records import GradedResponse
-from minidrpo.rundir import checkpoint, jsonl
+from minidrpo.rundir import checkpoint, jsonl, lock
 from minidrpo.rundir.results import FIELDS
 from minidrpo.tasks import data
 
@@ -114,7 +114,7 @@ def _each(values, digits=0) -> str:
 
 def main(argv=None):
     budget = cli.parse(BUDGET, argv, prog="corner.py", description="Long runs: who gets easy short and hard right?")
-    with cli.user_errors(), cli.machine_trouble():
+    with cli.user_errors(), cli.machine_trouble(), lock.held(budget.dir, flag="--dir"):
         study.claim_directory(budget)
         wanted = [c for c in cells(budget.seeds or SEEDS) if not budget.methods or c.method in budget.methods]
         errors = study.run_all([study.run_config(budget, c, LR, "study") for c in wanted], budget, "corner", 0)

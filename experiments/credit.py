@@ -54,9 +54,9 @@ class Config:
     """Which of the step's groups, from 0; -1: all."""
     plot: str = ""
     """Also draw the table into this file: .png (also without an ending), .pdf or .svg."""
-    lam: float | None = None
+    lam: float | None = cli.value(None, "no nan")
     """DRPO's hyperparameter; by default the run's own (its config.json) or, for Figure 1, the paper's."""
-    alpha: float | None = None
+    alpha: float | None = cli.value(None, "no nan")
     """The same for grpo-lp and rloo-lp."""
 
     def __post_init__(self):

@@ -18,6 +18,7 @@ import torch
 
 import config
 from experiments import credit
+from minidrpo import cli
 from minidrpo.methods import table as methods
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "credit.html"
@@ -80,7 +81,8 @@ def data(groups: list[dict]) -> dict:
     return {"settings": settings(), "cases": cases}
 
 
-def main():
+def main(argv=None):
+    cli.parse(cli.NoFlags, argv, prog="credit_page.py", description="Compute the numbers of docs/credit.html anew.")
     text = json.dumps(data(random_groups(seed=0)), separators=(",", ":"))
     PAGE.write_text(BLOCK.sub(lambda _: text, PAGE.read_text()))
     print(PAGE)

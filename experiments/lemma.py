@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 import drpo
+from minidrpo import cli
 from minidrpo.methods import baselines
 
 
@@ -127,7 +128,8 @@ def _per_token_step():
     return (pi * right).sum().item(), (after * right).sum().item()
 
 
-def main():
+def main(argv=None):
+    cli.parse(cli.NoFlags, argv, prog="lemma.py", description="How often a step lowers the accuracy.")
     print("share of sampled groups whose small step lowers the accuracy; 20,000 random policies, K = 6, G = 8")
     print(f"{'':34} {'mixed':>8} {'all right':>10}  natural gradient, all groups")
     for name, method, strength, per_token in (

@@ -42,6 +42,9 @@ class LessonRuns:
     dir: str = "runs/lessons"
 
     def __post_init__(self):
+        cli.check(self)
+        if min(self.seeds, default=0) < 0:
+            raise ValueError(f"--seeds must be 0 or more, got {min(self.seeds)}")
         if wrong := [part for part in self.parts if part not in PARTS]:
             raise ValueError(f"--parts: {wrong[0]!r} is not one of {', '.join(PARTS)}")
 

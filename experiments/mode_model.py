@@ -28,6 +28,7 @@ import pandas as pd
 import torch
 
 import config
+from minidrpo import cli
 from minidrpo.engine import loading
 from minidrpo.methods import table as methods
 from minidrpo.records import Problem
@@ -153,9 +154,16 @@ def predict(rows: dict, steps: int, shares=SHARES, sharings=SHARINGS, seeds=(0, 
     return pd.DataFrame(found).groupby(CELL, sort=False).mean().reset_index()
 
 
-def main():
+@dataclass(frozen=True)
+class Flags:
+    measure: bool = False
+    """Only measure how far the network shares its parameters between prompts."""
+
+
+def main(argv=None):
+    asked = cli.parse(Flags, argv, prog="mode_model.py", description="What the mode model predicts of the study.")
     torch.set_num_threads(1)
-    if "--measure" in sys.argv[1:]:
+    if asked.measure:
         model, tokenizer = loading.load_model(config.THINKING_MODEL), loading.load_tokenizer(config.THINKING_MODEL)
         return print(f"sharing {measured_sharing(model, tokenizer):.4f}")
     found = pd.concat([predict(METHODS, STEPS), predict(LONG_RUNS, 200, (0.8,))])

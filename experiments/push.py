@@ -25,6 +25,7 @@ import reward
 import rollout
 from experiments import mode_model
 from experiments.thinking_tables import NAMES
+from minidrpo import cli
 from minidrpo.engine import loading
 from minidrpo.methods import table as methods
 from minidrpo.records import Problem
@@ -144,7 +145,8 @@ def _markdown(rows: list[dict]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def main():
+def main(argv=None):
+    cli.parse(cli.NoFlags, argv, prog="push.py", description="Which groups push the policy towards the short way?")
     torch.set_num_threads(1)
     found = table()
     (mode_model.OUT / "push.md").write_text(found, encoding="utf-8")

@@ -9,6 +9,7 @@ up; it is not meant for the run itself, where a ValueError may be our bug and de
 import contextlib
 import dataclasses
 import difflib
+import errno
 import math
 import re
 import sys
@@ -23,7 +24,11 @@ LESS_MEMORY = (
     "less --micro-batch-tokens helps the update, less --gpu-memory-utilization leaves more to all but vLLM, --shard "
     "splits the model over ranks"
 )
-LOST_RANK = re.compile(r"Connection (closed|reset) by peer|Broken pipe|remote process exited|Connection refused")
+LOST_RANK = re.compile(
+    r"Connection (closed|reset) by peer|Broken pipe|remote process exited|Connection refused|failed to recv|"
+    r"Dist(Network|Store|Backend)Error"
+)
+BAD_PATH = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EROFS}
 RENAMED = {  # older names of flags: they still work, with a note
     "--max-tokens": "--max-response-tokens",
     "--eval-samples": "--samples",
@@ -43,6 +48,7 @@ RULES = {
     "at least 1e-06": lambda x: x >= 1e-6,
     "at most 1e+06": lambda x: x <= 1e6,
     "finite": math.isfinite,
+    "no nan": lambda x: x is None or x == x,
     "a name": lambda x: x is None or x.strip() != "",
     "in (0, 1]": lambda x: 0 < x <= 1,
     "in (0, 1)": lambda x: 0 < x < 1,
@@ -93,10 +99,16 @@ def check(cfg) -> None:
         x, rules = getattr(cfg, field.name), field.metadata.get("rules", ())
         if not fits(x, field.type):
             guess = near(x, typing.get_args(field.type)) if typing.get_origin(field.type) is Literal else ""
-            raise ValueError(f"{flag_of(field.name)} must be {_kind_in_words(field.type)}, got {x!r}{guess}")
+            raise ValueError(f"{flag_of(field.name)} must be {_kind_in_words(field.type)}, got {_repr(x)}{guess}")
         for rule in rules:
             if not RULES[rule](x):
-                raise ValueError(f"{flag_of(field.name)} must be {rule}, got {x!r}")
+                raise ValueError(f"{flag_of(field.name)} must be {rule}, got {_repr(x)}")
+
+
+def _repr(x) -> str:
+    """repr, of a long one its beginning. Python writes no number of over 4,300 digits."""
+    x = repr(x) if not isinstance(x, int) or abs(x) < 10**4000 else "a number of over 4,000 digits"
+    return x if len(x) < 200 else f"{x[:40]}..."
 
 
 def flag_of(name: str) -> str:
@@ -141,6 +153,11 @@ def parse(config, argv=None, *, prog=None, description=None, foreign=()):
         if isinstance(config, dict):
             return tyro.extras.overridable_config_cli(choices, args=argv, prog=prog, description=description)
         return tyro.cli(type(default), default=default, args=argv, prog=prog, description=description)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoFlags:
+    """Of a program that has only --help: another word is a mistake, not a reason to start."""
 
 
 def value_of(flag: str, argv, default: str) -> str:
@@ -208,6 +225,11 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else f"<{ord(c):02x}>" for c in text)
 
 
+def say(text: str, file=None) -> None:
+    """print, for lines that hold names: of files, of models, of what strangers wrote."""
+    print(visible(text), file=file)
+
+
 def fail(message, rank=0, code=2, patience=10):
     """Leave with one line on stderr and exit code 2, as command-line tools do for a usage error (1: the machine's
     trouble). Ranks above 0 wait a little: usually all meet the same mistake, rank 0 says it and torchrun stops the
@@ -220,9 +242,10 @@ def fail(message, rank=0, code=2, patience=10):
 
 
 @contextlib.contextmanager
-def machine_trouble(rank=0, goes_on="from its last checkpoint, if it has one", less_memory=LESS_MEMORY):
+def machine_trouble(rank=0, goes_on="from its last checkpoint, if it has one", less_memory=LESS_MEMORY, gone=None):
     """Around a whole run: trouble of the machine ends in one line and exit code 1. What may be our bug keeps its
-    traceback. goes_on: how the same command, given again, would; less_memory: what helps where that runs out."""
+    traceback. goes_on: how the same command, given again, would; less_memory: what helps where that runs out; gone():
+    which other rank is gone."""
     try:
         yield
     except KeyboardInterrupt:
@@ -235,8 +258,8 @@ def machine_trouble(rank=0, goes_on="from its last checkpoint, if it has one", l
             what = ". ".join(said).rstrip(".") or type(error).__name__
             fail(f"out of memory: {what}. To go on {goes_on}: {less_memory}", rank, code=1)
         # The lost rank may have had no time to speak, and it may be rank 0 who waits for nobody
-        if isinstance(error, RuntimeError) and LOST_RANK.search(str(error)):
-            said = f"another rank is gone; the same command goes on {goes_on}"
+        if isinstance(error, RuntimeError) and LOST_RANK.search(f"{type(error).__name__}: {error}"):
+            said = f"{gone and gone() or 'another rank'} is gone; the same command goes on {goes_on}"
             fail(said, rank, code=1, patience=0 if rank == 1 else 3)
         if not isinstance(error, OSError | FloatingPointError):
             raise
@@ -245,8 +268,13 @@ def machine_trouble(rank=0, goes_on="from its last checkpoint, if it has one", l
 
 @contextlib.contextmanager
 def user_errors(rank=0):
-    """Around the set-up of a run (files, names, models): a ValueError is the user's and ends in one line."""
+    """Around the set-up of a run (files, names, models): a ValueError is the user's and ends in one line; so is a path
+    that nothing can be read from, or written to."""
     try:
         yield
     except ValueError as error:
         fail(error, rank)
+    except OSError as error:
+        if error.errno not in BAD_PATH:
+            raise
+        fail(f"{str(error.filename)[:200]}: {error.strerror}" if error.filename else error, rank)

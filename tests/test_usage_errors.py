@@ -8,7 +8,7 @@ import pytest
 
 import eval as evaluation
 import train
-from experiments import compare, credit, study
+from experiments import compare, corner, credit, credit_page, lemma, lesson_runs, mode_model, push, study
 from minidrpo.show import html_report, tables
 
 PROGRAMS = {  # name: (main, a flag with a number, a flag with a choice or a list)
@@ -19,6 +19,12 @@ PROGRAMS = {  # name: (main, a flag with a number, a flag with a choice or a lis
     "study": (study.main, "--steps", "--parts"),
     "compare": (compare.main, "--steps", "--methods"),
     "credit": (credit.main, "--step", "--alpha"),
+    "corner": (corner.main, "--steps", "--methods"),
+    "credit_page": (credit_page.main, None, None),
+    "lemma": (lemma.main, None, None),
+    "lesson_runs": (lesson_runs.main, "--seeds", "--parts"),
+    "mode_model": (mode_model.main, None, None),
+    "push": (push.main, None, None),
     "html_report": (html_report.main, None, None),
     "tables": (tables.main, None, None),
 }

@@ -5,7 +5,9 @@ decides (weights, credits, logged numbers) is computed from gathered data, so th
 """
 
 import contextlib
+import dataclasses
 import os
+import socket
 import sys
 import threading
 import time
@@ -13,6 +15,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -31,6 +34,9 @@ class DistContext:
     bf16: bool | None = None
     """Compute in bfloat16 with float32 weights; None: on CUDA. A CPU can, too, slowly: tests do."""
 
+    processes: tuple[tuple[str, int], ...] = ()
+    """(host, process id) of each rank."""
+
     @property
     def in_bf16(self) -> bool:
         """Does the model's forward pass run in bfloat16?"""
@@ -40,6 +46,13 @@ class DistContext:
     def is_main(self) -> bool:
         """Rank 0 alone writes files and prints."""
         return self.rank == 0
+
+    def gone(self) -> str:
+        """Those ranks of this host whose process has ended: "rank 1 (process 4242)"; "" if there is none, or no way to
+        see it."""
+        host = socket.gethostname()
+        ended = [(r, pid) for r, (at, pid) in enumerate(self.processes) if at == host and not _lives(pid)]
+        return ", ".join(f"rank {r} (process {pid})" for r, pid in ended)
 
     def gather_parts(self, items) -> list:
         """[rank 0's items, rank 1's, ...], on every rank."""
@@ -110,7 +123,19 @@ def init_distributed(backend: str | None = None, patience: timedelta = timedelta
         except RuntimeError as error:
             hint = "; for --max-restarts set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 (docs/nodes.md)"
             cli.fail(f"the ranks could not meet: {error}{hint}", rank, code=1, patience=0)
-    return DistContext(rank, size, device)
+    ctx = DistContext(rank, size, device)
+    return dataclasses.replace(ctx, processes=tuple(ctx.gather_parts((socket.gethostname(), os.getpid()))))
+
+
+def _lives(pid):
+    """False for a process that has ended, also while its parent has not looked yet."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's; no /proc here
+        return True
 
 
 def end_with_parent(parent: int | None = None) -> None:

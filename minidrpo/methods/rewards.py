@@ -73,6 +73,8 @@ class Rewards:
         chosen, weights = names(self), self.reward_weights
         if not chosen:
             raise ValueError("--rewards needs at least one")
+        if twice := [name for i, name in enumerate(chosen) if name in chosen[:i]]:
+            raise ValueError(f"--rewards holds {twice[0]} twice; --reward-weights makes one count more")
         if len(weights) not in (0, len(chosen)):
             said = f"got {len(weights)} for {len(chosen)} ({', '.join(chosen)})"
             raise ValueError(f"--reward-weights must be as many as --rewards, {said}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from minidrpo.cli import visible
 from minidrpo.methods.table import METHODS
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -59,7 +60,7 @@ def write(cfg, about: dict, evaluations: Sequence[dict], step: int) -> str:
         if known
         else "None yet.",
         "## Settings",
-        _table(("setting", "value"), [(k, f"`{v}`") for k, v in settings.items()]),
+        _table(("setting", "value"), [(k, f"`{_no_code(v)}`") for k, v in settings.items()]),
         "## Made with",
         ", ".join(versions) + (f"; commit {about['commit']}" if about.get("commit") else ""),
         "## Citation",
@@ -77,10 +78,20 @@ def _row(e):
 
 def _table(heads, rows):
     lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(_plain(str(cell)) for cell in line)} |" for line in lines)
 
 
 def _public(name: str) -> str:
-    """A path without the folders above its last two; a name as it is."""
+    """A path without the folders above its last two; a name as it is. What would be Markdown in it is none."""
     path = Path(name)
-    return "/".join(path.parts[-2:]) if path.is_absolute() or path.exists() else name
+    name = "/".join(path.parts[-2:]) if path.is_absolute() or path.exists() else name
+    return re.sub(r"[`*<>\[\]]", "-", _plain(name))
+
+
+def _no_code(value) -> str:
+    return str(value).replace("`", "-")
+
+
+def _plain(text: str) -> str:
+    """A text as one line that ends no cell of a table."""
+    return visible(" ".join(text.split())).replace("|", "/")

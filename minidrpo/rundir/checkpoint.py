@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
 
+from minidrpo import cli
 from minidrpo.engine import probe, shard
 from minidrpo.engine.distributed import DistContext
 from minidrpo.files import plain_file, plain_files, read_json
@@ -93,7 +94,7 @@ def save(
         for old in list_steps(run_dir)[:-keep] if ctx.is_main else ():
             _remove(final.with_name(f"{PREFIX}{old}"))
     except (OSError, ValueError) as error:
-        print(f"note: an old checkpoint could not be deleted: {error}", file=sys.stderr)
+        cli.say(f"note: an old checkpoint could not be deleted: {error}", file=sys.stderr)
 
 
 def _refuse_spoilt(model):

@@ -117,7 +117,7 @@ def _locked(path, directory, deadline):
         file.close()
     host = socket.gethostname()
     if said and f" on host {host} " not in said:  # an NFS disk would have passed its lock on, others may not
-        print(f"note: {directory} was left by {said}: if that still runs, stop one of the two", file=sys.stderr)
+        cli.say(f"note: {directory} was left by {said}: if that still runs, stop one of the two", file=sys.stderr)
     with contextlib.suppress(OSError):  # a full disk: the lock holds without words
         os.truncate(path, 0)
         os.write(file.fileno(), f"pid {os.getpid()} on host {host} since {time.strftime('%F %T')}\n".encode())

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from minidrpo import cli
 from minidrpo.show import html_report, tables
 
 
@@ -12,10 +13,11 @@ def show(cfg, sets, averages, scores, seconds: float) -> None:
     """Print the table of the evaluation in cfg.output_dir, and write its page there."""
     output = Path(cfg.output_dir)
     screen = Console(width=None if sys.stdout.isatty() else 110)  # a log file has no width to fit in
-    title = f"{cfg.model}: {cfg.samples} responses per problem, {seconds:.0f} s"
+    title = f"{tables.shown(cfg.model)}: {cfg.samples} responses per problem, {seconds:.0f} s"
     screen.print(tables.result_table(sets, title, averages, scores))
-    print(f"results and responses: {output}/")
+    cli.say(f"results and responses: {output}/")
     try:
-        print(html_report.write([*([cfg.reference] if cfg.reference else []), output], output / "report.html"))
+        page = html_report.write([*([cfg.reference] if cfg.reference else []), output], output / "report.html")
+        cli.say(str(page))
     except ValueError as error:  # of a reference's files; the numbers are safe by now
-        print(f"note: no report.html: {error}", file=sys.stderr)
+        cli.say(f"note: no report.html: {error}", file=sys.stderr)

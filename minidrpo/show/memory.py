@@ -50,11 +50,11 @@ def show(cfg) -> None:
         print("--sampler auto: vLLM is assumed; add --sampler transformers for a node without it")
     plan = memory.Plan.of(cfg, gpus, vllm)
     size = f"{s.parameters / 1e9:.2f} billion" if s.parameters > 1e8 else f"{s.parameters / 1e6:.2f} million"
-    print(f"{cfg.model}: {size} parameters, {plan.gpus} x {total / GIB:.0f} GiB")
+    cli.say(f"{cfg.model}: {size} parameters, {plan.gpus} x {total / GIB:.0f} GiB")
     Console().print(table(s, plan, total))
     print_step(cfg, s, plan, total)
     if reason := memory.reason_not_to_fit(cfg, gpus, total, vllm):
-        print(f"warning: by this estimate it will not fit: {cfg.model}: {reason}")
+        cli.say(f"warning: by this estimate it will not fit: {cfg.model}: {reason}")
 
 
 def table(s: memory.Shapes, plan: memory.Plan, total: float) -> Table:

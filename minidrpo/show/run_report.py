@@ -1,5 +1,6 @@
 """run_report.py - what is left to look at when training ends: the before/after table, the figures, report.html."""
 
+from minidrpo import cli
 from minidrpo.rundir import checkpoint, jsonl
 from minidrpo.show import html_report, plots, tables
 
@@ -16,6 +17,6 @@ def show(cfg) -> None:
         plots.training_curves(directory, directory / "curves.png")
         plots.before_after(evaluations[0], evaluations[-1], directory / "before_after.png")
         html_report.write([directory], directory / "report.html")
-        print(f"report to open in a browser: {directory / 'report.html'}")
-        print(f"plots: {directory / 'before_after.png'}, {directory / 'curves.png'}")
-    print(f"model: {checkpoint.newest(directory)}   numbers: {directory / 'metrics.jsonl'}")
+        cli.say(f"report to open in a browser: {directory / 'report.html'}")
+        cli.say(f"plots: {directory / 'before_after.png'}, {directory / 'curves.png'}")
+    cli.say(f"model: {checkpoint.newest(directory)}   numbers: {directory / 'metrics.jsonl'}")

@@ -21,6 +21,7 @@ SCORES = ("format", "people_right")
 REWARDS = ("format", "correct")
 SIZES = {"train": 7_000, "test": 700}
 FEWEST, MOST = 2, 8  # people
+MAX_PROBLEMS = 20_000
 
 # ---------------------------------------------------------------------------------------------------------- the logic
 
@@ -125,8 +126,8 @@ def problems(n: int, *, split: str, seed: int = 0) -> list[tuple[str, str, int]]
     its arguments. A longer list begins with the shorter one of the same seed."""
     if split not in ("train", "test"):
         raise ValueError(f'knights: split must be "train" or "test", got {split!r}')
-    if n < 0:
-        raise ValueError(f"knights: n must be 0 or more, got {n}")
+    if not 0 <= n <= MAX_PROBLEMS:
+        raise ValueError(f"knights: n must be between 0 and {MAX_PROBLEMS} (distinct problems), got {n}")
     rng = random.Random(f"knights {split} {seed}")  # a string seed is hashed by value, the same in every process
     found, seen = [], set()
     while len(found) < n:

@@ -28,6 +28,7 @@ from minidrpo.tasks.arithmetic import split_of
 SCORES = REWARDS = ("format", "tool_correct")
 SIZES = {"train": 8_000, "test": 500}
 LEVELS = 4
+MAX_PROBLEMS = 20_000
 LEAST, MOST = -3.0, 3.0  # of correctness_reward
 
 # ------------------------------------------------------------------------------------------------------------ rewards
@@ -184,8 +185,8 @@ def read_truth(truth: str) -> list:
     """The calls of a truth. ValueError for a text that is none: no thought, or calls that cannot be read."""
     if not truth.startswith("<think>") or not format_reward(truth, truth):
         raise ValueError(f"a truth is <think>..</think> and then calls or a reply, got {truth[:80]!r}")
-    if "<tool_call>" in truth:
-        correctness_reward(truth, truth)
+    if "<tool_call>" in truth and correctness_reward(truth, truth) != MOST:  # NaN, names that are lists, too many calls
+        raise ValueError(f"the calls of the truth are not equal to themselves: {truth[:80]!r}")
     return calls_of(truth) if "<tool_call>" in truth else []
 
 
@@ -279,8 +280,8 @@ def problems(n: int, *, split: str, seed: int = 0) -> list[tuple[str, str, int]]
     """
     if split not in ("train", "test"):
         raise ValueError(f'tools: split must be "train" or "test", got {split!r}')
-    if n < 0:
-        raise ValueError(f"tools: n must be 0 or more, got {n}")
+    if not 0 <= n <= MAX_PROBLEMS:
+        raise ValueError(f"tools: n must be between 0 and {MAX_PROBLEMS} (distinct problems), got {n}")
     rng = random.Random(f"tools {split} {seed}")  # a string seed is hashed by value, the same in every process
     found, seen = [], set()
     while len(found) < n:
