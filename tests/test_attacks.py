@@ -1,6 +1,7 @@
 """What a hostile tester tried of the newer doors: numbers too large for every flag, tasks' files, cards, rewards."""
 
 import dataclasses
+import json
 import os
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from minidrpo import cli
 from minidrpo.engine.distributed import DistContext
 from minidrpo.methods.table import METHODS
 from minidrpo.rundir import card, checkpoint
+from minidrpo.rundir.log import RunLog
 from minidrpo.show import eval_report, memory, run_report
 from minidrpo.tasks import data, graders
 
@@ -149,3 +151,25 @@ def test_a_lost_rank_is_named(capsys):
         raise DistNetworkError("failed to recv, got 0 bytes")
     assert stop.value.code == 1
     assert capsys.readouterr().err == f"error: rank 1 (process {ended.pid}) is gone; the same command goes on so\n"
+
+
+def test_a_study_moves_with_its_data(tmp_path):
+    """Absolute paths in config.json: the same places, as seen from the run directory, are the same files."""
+
+    def log(study, data="problems.jsonl"):
+        cfg = config.make(run_dir=str(study / "study" / "run"), train_data=str(study / data), lam=0.25)
+        return RunLog(cfg, DistContext()), cfg
+
+    (tmp_path / "a" / "study" / "run").mkdir(parents=True)
+    for name in ("problems.jsonl", "others.jsonl"):
+        (tmp_path / "a" / name).write_text('{"problem": "1+1", "answer": 2}\n')
+    first, cfg = log(tmp_path / "a")
+    (cfg.directory / "config.json").write_text(json.dumps(cfg.numbers() | {"run_dir": cfg.run_dir}))
+    log(tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "b")
+    log(tmp_path / "b")
+    with pytest.raises(ValueError, match="--train-data was"):
+        log(tmp_path / "b", "others.jsonl")
+    (tmp_path / "b" / "problems.jsonl").unlink()
+    with pytest.raises(ValueError, match="--train-data was"):
+        log(tmp_path / "b")

@@ -58,13 +58,13 @@ def write_problems(directory):
     jsonl.write(directory / "problems.jsonl", map(dataclasses.asdict, PROBLEMS))
 
 
-PROBLEMS = [Problem(f"What is {i}? {evil}", i, f"set/level-{i % 2}", i) for i, evil in enumerate(EVIL)]
+PROBLEMS = [Problem(f"What is {i}? {evil}", f"{i}\u202e", f"set/level-{i % 2}", i) for i, evil in enumerate(EVIL)]
 
 
 def make_evaluation(directory, lengths, right, name="model", **kwargs):
     directory.mkdir()
     result = summarise(responses_to(PROBLEMS, lengths, right, **kwargs))
-    cfg = evaluation.Config(model=f"</title><script>{name}", samples=len(lengths[0]))
+    cfg = evaluation.Config(model=f"</title><script>\u202e{name}", samples=len(lengths[0]))
     results.write_results(cfg, result, directory, 100, [])
     write_problems(directory)
     return result
@@ -261,6 +261,9 @@ def test_in_a_real_browser(browser, directories, width):
     assert "[object" not in run("return document.body.innerText")
     assert "NaN" not in run("return document.documentElement.outerHTML.split('application/json')[0]")
     assert "50.0 %" in run("return document.querySelector('#result').innerText")
+    # names, truths and settings as much as texts: what would turn or hide others is shown by its name
+    assert not set(run("return document.body.innerText")) & set("\u202e\u2028\u200b\x1b\0")
+    assert "set\u202e" not in run("return document.documentElement.innerHTML.split('application/json')[0]")
 
     def filtered(**choices):
         """Choose in the controls of the responses by their names; returns the line that counts."""

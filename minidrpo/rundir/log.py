@@ -68,7 +68,12 @@ class RunLog:
             raise ValueError(f"{path} holds no settings: {error}") from error
         if ours.keys() - theirs.keys() and theirs.get("method") == self.cfg.method:
             raise ValueError(f"{self.dir} holds a run of an older version of this code: choose another --run-dir")
-        other = [f"{flag_of(k)} was {theirs.get(k)}, is {v}" for k, v in ours.items() if not _same(k, theirs.get(k), v)]
+        moved = Path(str(theirs.get("run_dir") or self.dir)), self.dir
+        other = [
+            f"{flag_of(k)} was {theirs.get(k)}, is {v}"
+            for k, v in ours.items()
+            if not (_same(k, theirs.get(k), v) or _moved_along(k, theirs.get(k), v, *moved))
+        ]
         if other:
             raise ValueError(f"{self.dir} holds a run where {'; '.join(other[:3])}: choose another --run-dir")
 
@@ -183,6 +188,14 @@ def _same(name, theirs, ours):
         parts = "minidrpo", "tiny", *ours.relative_to(package).parts
         return theirs.parts[-len(parts) :] == parts
     return theirs == ours
+
+
+def _moved_along(name, theirs, ours, their_run, our_run):
+    """Do two paths lie in the same place as seen from their run directories? A study moves with its data and bases;
+    what the files hold is compared beside each checkpoint."""
+    if name not in ("model", "train_data", "eval_data") or not isinstance(theirs, str) or not Path(ours).exists():
+        return False
+    return os.path.relpath(theirs, their_run) == os.path.relpath(ours, our_run)
 
 
 def _clip(text, limit):

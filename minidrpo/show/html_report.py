@@ -364,7 +364,7 @@ def render(data: dict, title: str) -> str:
     policy = f"default-src 'none'; style-src {digest(style)}; script-src {digest(script)}"
     policy += "; base-uri 'none'; form-action 'none'"
     return Template((PAGE / "report.html").read_text("utf-8")).substitute(
-        title=html.escape(title), policy=policy, style=style, script=script, data=payload
+        title=html.escape(cli.visible(title)), policy=policy, style=style, script=script, data=payload
     )
 
 

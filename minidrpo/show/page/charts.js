@@ -1,6 +1,13 @@
 "use strict";
 // charts.js - elements and small SVG charts. Text reaches the page as text nodes only, here and nowhere else.
 
+// Characters that are not seen but change how others are shown: turned direction, zero width, control codes
+const INVISIBLE = /([\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff])/u;
+const codePoint = (character) => "U+" + character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+
+/** The same text, its invisible characters by their names: whatever is put on the page is written so. */
+const seen = (text) => (typeof text === "string" ? text.split(INVISIBLE).map((part, i) => (i % 2 ? `[${codePoint(part)}]` : part)).join("") : text);
+
 const el = (tag, attributes, ...children) => filled(document.createElement(tag), attributes, children);
 const svg = (tag, ...rest) => filled(document.createElementNS("http://www.w3.org/2000/svg", tag), rest.shift(), rest);
 
@@ -10,9 +17,9 @@ function filled(node, attributes, children) {
     if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
     else if (key === "style") for (const [k, v] of Object.entries(value)) node.style.setProperty(k, v);
     else if (key === "fill" || key === "stroke") node.style.setProperty(key, value); // var(--colour) works only there
-    else if (value !== null && value !== undefined) node.setAttribute(key, value);
+    else if (value !== null && value !== undefined) node.setAttribute(key, key === "value" ? value : seen(value)); // it is compared
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined).map(seen));
   return node;
 }
 

@@ -2,10 +2,6 @@
 
 const PAGE_OF_RESPONSES = 12;
 
-// Characters that are not seen but change how others are shown: turned direction, zero width, control codes
-const INVISIBLE = /([\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff])/u;
-const codePoint = (character) => "U+" + character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
-
 /** `text` in parts, each changed by plain(part), or by found(part) where it is what the pattern's one group matches. */
 const parts = (text, pattern, plain, found) => text.split(pattern).flatMap((part, i) => (i % 2 ? found(part) : part ? plain(part) : []));
 
