@@ -8,6 +8,7 @@ import pytest
 
 import reward
 
+FAR = "".join(f"(n-{k})" for k in range(2, 91))  # 0 at each whole number from 2 to 90
 ROWS = [
     # place, truth, same, changed
     ("modulus", r"x \equiv 3 \pmod{7}",
@@ -21,7 +22,16 @@ ROWS = [
     ("modulus of two residues", r"n \equiv \pm 1 \pmod 6",
      [r"n \equiv 1, 5 \pmod 6", r"n \equiv 5 \text{ or } 1 \pmod 6"],
      [r"n \equiv 1, 5 \pmod 8", r"n = \pm 1", r"n \equiv 1 \pmod 6"]),
-    ("modulus, the truth has none", "3", [r"3 \pmod 7", r"10 \bmod 7"], [r"4 \pmod 7", r"x \equiv 3 \pmod 7"]),
+    ("modulus, the truth has none", "3", [r"10 \bmod 7", r"3 \bmod 7"],
+     [r"3 \pmod 7", "3 (mod 7)", r"3 \pmod{8}", r"10 \pmod 7", r"4 \pmod 7", r"x \equiv 3 \pmod 7", r"4 \bmod 7"]),
+    ("a number beside a class", r"3 \pmod 7", [r"3 \bmod 7", r"10 \bmod 7"], [r"3 \bmod 8", r"4 \bmod 7", "3"]),
+    ("what vanishes at all small whole numbers", r"\binom{n}{2}",
+     [r"\frac{n!}{2(n-2)!}", r"\frac{n(n-1)}{2}"],
+     [r"\binom{n}{2}+\binom{n}{91}", r"\binom{n}{2}+\lfloor\frac{n}{91}\rfloor", r"\frac{n(n-1)}{2}+n!" + FAR]),
+    ("what vanishes, beside a factorial", "n!", ["n(n-1)!", r"\prod_{k=1}^{n} k"],
+     ["n!+n!" + FAR, r"n!(1+\lfloor\frac{n}{400}\rfloor)"]),
+    ("what vanishes where the answer is too large", "n^2", [r"n\frac{n!}{(n-1)!}"], ["n^2+n!" + FAR]),
+    ("what vanishes, beside a power", "(-1)^n", ["(-1)^{n+2}"], [r"(-1)^n+\lfloor\frac{n}{400}\rfloor"]),
     ("modulus, the truth is a solution", "x = 3", [], [r"x \equiv 3 \pmod 7"]),
     ("order of a union", r"(-\infty,1)\cup(2,3)", [r"(2,3)\cup(-\infty,1)", r"x \in (2,3) \cup (-\infty,1)",
      r"x < 1 \text{ or } 2 < x < 3"], [r"(2,3]\cup(-\infty,1)", r"(2,3)\cup(-\infty,1]", r"(2,3)\cup(\infty,1)",

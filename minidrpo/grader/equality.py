@@ -57,16 +57,17 @@ def has_plus_minus(*trees):
 
 
 def same_class(truth, answer, budget):
-    """3 (mod 7) and 10 (mod 7), but not 3 (mod 8). Where the truth is a plain number, the answer may add the modulus
-    if that number is the remainder: 3 for 3 (mod 7). A truth with a modulus is not answered by one number."""
-    if answer[0] != "mod" or truth[0] == "mod" and not same(truth[2], answer[2], budget):
+    r"""3 (mod 7) and 10 (mod 7), but not 3 (mod 8). A class and a number are two things: 3 (mod 7) is many numbers, and
+    7 could be any modulus. `10 \bmod 7` is a number, 3; beside a class it is taken for one."""
+    truth, answer = (("mod", *tree[2:]) if tree[:2] == ("call", "mod") else tree for tree in (truth, answer))
+    if not truth[0] == answer[0] == "mod" or not same(truth[2], answer[2], budget):
         return False
-    a, b, modulus = exact(truth[1] if truth[0] == "mod" else truth), exact(answer[1]), exact(answer[2])
+    a, b, modulus = exact(truth[1]), exact(answer[1]), exact(answer[2])
     if None in (a, b, modulus):
-        return truth[0] == "mod" and same(truth[1], answer[1], budget)
+        return same(truth[1], answer[1], budget)
     if any(value.denominator != 1 for value in (a, b, modulus)):  # 1/2 (mod 7) is 4
-        return truth[0] == "mod" and a == b
-    return modulus > 0 and (a - b) % modulus == 0 and (truth[0] == "mod" or 0 <= a < modulus)
+        return a == b
+    return modulus > 0 and (a - b) % modulus == 0
 
 
 # ------------------------------------------------------------------------------------------ names, equations, intervals

@@ -68,7 +68,7 @@ class _Reader(Tokens):
             parts += [tables.RELATIONS[self.take()], self.union()]
         if self.accept(r"\pmod"):
             parts[-1] = ("mod", parts[-1], self.sum())
-        elif self.depth == 0 and parts[-1][:2] == ("call", "mod"):
+        elif self.depth == 0 and len(parts) > 1 and parts[-1][:2] == ("call", "mod"):
             parts[-1] = ("mod", *parts[-1][2:])
         return parts[0] if len(parts) == 1 else ("rel", *parts)
 

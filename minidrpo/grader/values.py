@@ -18,7 +18,8 @@ from functools import lru_cache
 
 from minidrpo.grader.trees import MINUS_OO, OO, nodes
 
-INTEGERS = 15  # points where variables are whole numbers
+LARGE = ((0, 45), (0, 90), (150, 50), (0, 10**6))  # whole numbers: the least, and what is drawn above it
+INTEGERS = 16  # points where variables are whole numbers
 MAX_BITS = 6000  # magnitudes beyond 2^6000 are not computed with
 ATOMIC = {"num", "sym", "const", "add", "mul", "div", "pow", "call", "big"}  # trees that have a value
 
@@ -108,7 +109,20 @@ def same_value(truth, answer, budget):
         return False  # words, tuples inside sums and the like have no value
     if not all(abs(a - b) <= tolerance for a, b, tolerance in value_pairs(truth, answer, budget, enough=differ)):
         return False
-    return budget.prove(truth, answer) if approximate(truth, answer) else True
+    return budget.prove(truth, answer) if approximate(truth, answer) or not seen_far(truth, answer) else True
+
+
+def seen_far(truth, answer):
+    """False where whole numbers decided, but none so large as to show what vanishes up to some size: the answer has no
+    value there and the truth has one, or has none either and the answer a step that the truth lacks."""
+    *nearer, far = points(truth, answer)
+    try:
+        if len(nearer) == INTEGERS - 1:
+            values_at(truth, answer, far, Budget(None, seconds=0.25))
+    except Undecided:
+        steps = [{node[1] for node in nodes(tree)} & {"floor", "ceil", "mod"} for tree in (truth, answer)]
+        return steps[1] <= steps[0] and not has_value(truth, far, Budget(None, seconds=0.25))
+    return True
 
 
 def approximate(*trees):
@@ -126,12 +140,13 @@ def value_pairs(truth, answer, budget, enough=lambda *pair: False):
     found, candidates = [], points(truth, answer)[: 2 if approximate(truth, answer) else None]
     for point in candidates:
         try:
-            found.append(values_at(truth, answer, point, budget))
+            far = len(candidates) == INTEGERS and point in candidates[-2:]  # more than the nearer ones need
+            found.append(values_at(truth, answer, point, Budget(None, seconds=0.25) if far else budget))
             if context().im(found[-1][0]) == 0 and enough(*found[-1]):
                 return found[-1:]
         except Undecided:
             budget.spend()  # raises again if it was the budget that ran out
-            if len(candidates) == INTEGERS and point in candidates[-3:-1] and has_value(truth, point, budget):
+            if len(candidates) == INTEGERS and point in candidates[-4:-2] and has_value(truth, point, budget):
                 raise  # what is nothing at small whole numbers only, and too large elsewhere
         if len(found) == 4 and len(candidates) == 5:  # the fifth is for functions not defined everywhere
             break
@@ -199,8 +214,8 @@ def points(*trees):
         or any(symbols(power) and (constant(power[1]) or 1) < 0 for power in powers)
     ):  # (-1)^n
         small = (lambda name, k: 2 + k) if len(names) == 1 else lambda name, k: 2 + int(drawn(name, k) * 25)
-        found = [{name: small(name, k) for name in names} for k in range(INTEGERS - 3)]
-        return found + [{name: int(drawn(name, k) * k) for name in names} for k in (45, 90, 10**6)]
+        found = [{name: small(name, k) for name in names} for k in range(INTEGERS - len(LARGE))]
+        return found + [{name: least + int(drawn(name, k) * k) for name in names} for least, k in LARGE]
     roots = calls & {"ln", "log"} or any((constant(power[2]) or Fraction(1)).denominator != 1 for power in powers)
     signs = {name: -1 if name in "xyzt" or not roots else 1 for name in names}
     return [
@@ -298,7 +313,8 @@ class Evaluator:
             self.limit(self.mp.mag(value) if value else 0, most=40)
         if name in ("factorial", "binom"):
             self.limit(max(map(abs, values)), most=2000)
-            self.limit(self.mp.prec, most=4000)
+            if name == "binom" or not whole(self.mp, values[0]):  # gamma
+                self.limit(self.mp.prec, most=4000)
         if name not in CALLS:
             raise Undecided("undecided")
         if name == "exp":
@@ -326,6 +342,11 @@ class Evaluator:
         return self.sized(sum(terms, self.mp.zero) if kind == "sum" else math.prod(terms, start=self.mp.one))
 
 
+def whole(mp, z):
+    """Is it a number to count with?"""
+    return mp.im(z) == 0 and mp.re(z) >= 0 and mp.isint(z)
+
+
 def floor(mp, near, z):
     """Of a value that rounding left a hair below an integer: that integer."""
     whole = mp.nint(mp.re(z))
@@ -336,7 +357,8 @@ CALLS = {
     "floor": floor, "ceil": lambda mp, near, z: -floor(mp, near, -z),
     "mod": lambda mp, near, a, b: a - b * floor(mp, near, a / b),
     "abs": lambda mp, z: abs(z), "max": lambda mp, *v: max(v), "min": lambda mp, *v: min(v),
-    "factorial": lambda mp, n: mp.gamma(n + 1), "binom": lambda mp, n, k: mp.binomial(n, k),
+    "factorial": lambda mp, n: mp.mpf(math.factorial(int(n))) if whole(mp, n) else mp.gamma(n + 1),
+    "binom": lambda mp, n, k: mp.binomial(n, k),
     "log": lambda mp, z, base=None: mp.log(z) if base is None else mp.log(z) / mp.log(base),
     "log10": lambda mp, z: mp.log(z) / mp.log(10),
     **{name: (lambda mp, z, short=short: getattr(mp, short)(z)) for name, short in {
