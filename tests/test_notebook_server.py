@@ -35,6 +35,7 @@ def links(path):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The address of the server that the Makefile's own command starts, without a browser."""
+    pytest.importorskip("jupyterlab", reason="no Jupyter: make test-notebooks installs it")
     shown = subprocess.run(["make", "-n", "notebooks"], capture_output=True, text=True, cwd=ROOT, check=True)
     command = shlex.split(next(line for line in shown.stdout.splitlines() if "jupyter lab" in line))
     home = tmp_path_factory.mktemp("jupyter")
