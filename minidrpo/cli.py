@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import difflib
 import errno
-import math
 import re
 import sys
 import time
@@ -47,7 +46,7 @@ RULES = {
     "2 or more": lambda x: x >= 2,
     "at least 1e-06": lambda x: x >= 1e-6,
     "at most 1e+06": lambda x: x <= 1e6,
-    "finite": math.isfinite,
+    "finite": lambda x: abs(x) <= 1e30,  # in float32, times a length
     "no nan": lambda x: x is None or x == x,
     "a name": lambda x: x is None or x.strip() != "",
     "in (0, 1]": lambda x: 0 < x <= 1,

@@ -173,3 +173,9 @@ def test_a_study_moves_with_its_data(tmp_path):
     (tmp_path / "b" / "problems.jsonl").unlink()
     with pytest.raises(ValueError, match="--train-data was"):
         log(tmp_path / "b")
+
+
+def test_a_penalty_that_float32_cannot_hold_is_refused():
+    """1e308 times a length was a traceback at the first step."""
+    with pytest.raises(ValueError, match="--alp-beta must be finite"):
+        config.make("tiny", "alp", alp_beta=1e308)
