@@ -31,6 +31,7 @@ def test_readme_lists_every_lesson_in_order():
 
 @pytest.mark.slow
 def test_pages_follow_each_other_and_no_link_of_them_is_dead(tmp_path):
+    pytest.importorskip("nbconvert", reason="no Jupyter: make test-notebooks installs it")
     index = pages.write(tmp_path)
     names = re.findall(r'href="([^"]+)"', index.read_text("utf-8"))
     assert names == [f"{path.stem}.html" for path in pages.lessons()]
