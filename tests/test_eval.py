@@ -123,6 +123,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one(tmp_path):
     script = tmp_path / "two.py"
     script.write_text(TWO_RANKS)

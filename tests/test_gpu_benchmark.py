@@ -14,6 +14,7 @@ from conftest import ROOT
 from experiments.benchmarks import gpu, gpu_parts
 
 
+@pytest.mark.slow
 def test_parts_run_at_toy_shapes(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(gpu_parts.importlib.util, "find_spec", lambda name: None)  # as where vLLM is not installed
     out = tmp_path / "gpu.json"
@@ -36,6 +37,7 @@ def test_responses_have_mixed_lengths_and_no_two_steps_alike():
     assert min(min(gpu_parts.mixed_lengths(8, 32, seed)) for seed in range(99)) >= 4
 
 
+@pytest.mark.slow
 def test_with_and_without_cudnn(monkeypatch, tmp_path):
     """The part that compares them really switches: seen from inside the update."""
     seen, update = [], gpu_parts.train.update

@@ -100,6 +100,7 @@ def study_file(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_figures_and_table_are_written(study_file, tmp_path):
     several_plots.write_all(study_file, tmp_path, tmp_path / "programs.png")
     assert (tmp_path / "programs.png").stat().st_size > 10_000

@@ -65,6 +65,7 @@ def files(tmp_path_factory):
     return dict(model=str(folder / "model"), train_data=train_data, eval_data=eval_data)
 
 
+@pytest.mark.slow
 def test_load_train_save_resume_evaluate(files, tmp_path):
     for steps in (2, 3):
         cfg = dataclasses.replace(SMALL, **files, **TOY, steps=steps, run_dir=str(tmp_path / "run"))
