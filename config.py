@@ -195,7 +195,7 @@ PRESETS = {  # name: (what it is for, its fields; those of a method count where 
         "the embedded model that calls tools: GDPO on ToolRL's two rewards, on any machine, minutes on a CPU",
         TINY_FIELDS
         | dict(model=TOOLS_MODEL, train_data="tools", eval_data="tools", method="gdpo", max_response_tokens=128)
-        | dict(steps=60),
+        | dict(steps=40),
     ),
     "programs": (
         "the embedded model that writes programs: GDPO on three rewards, on any machine, minutes on a CPU",
