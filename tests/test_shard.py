@@ -156,11 +156,11 @@ def full_disk(folder, sharded, ctx):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def in_ranks(ranks, tmp_path, *jobs):
+def in_ranks(ranks, tmp_path, *jobs, start_method="fork"):
     """[(job, folder, sharded), ...] on gloo ranks; for each job, the results of all ranks."""
     folder = tmp_path / f"ranks-{ranks}"
     folder.mkdir()
-    mp.start_processes(_rank, (ranks, folder, jobs), nprocs=ranks, start_method="fork")
+    mp.start_processes(_rank, (ranks, folder, jobs), nprocs=ranks, start_method=start_method)
     return [[torch.load(folder / f"{i}-{rank}.pt") for rank in range(ranks)] for i in range(len(jobs))]
 
 
