@@ -8,6 +8,8 @@ then L + 1 operations with 1 to 9, all partial results within 0..99; the levels 
 import hashlib
 import random
 
+from minidrpo.tasks.distinct import distinct
+
 Steps = list[tuple[str, int]]  # [(sign, operand), ...]
 
 LEVELS = 5
@@ -55,17 +57,11 @@ def problems(n: int, *, split: str, seed: int = 0) -> list[tuple[str, int, int]]
 
     Level of problem i is i % LEVELS + 1. A longer list begins with the shorter one of the same seed.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f'arithmetic: split must be "train" or "test", got {split!r}')
-    if not 0 <= n <= MAX_PROBLEMS:
-        raise ValueError(f"arithmetic: n must be between 0 and {MAX_PROBLEMS} (distinct problems), got {n}")
-    rng = random.Random(f"arithmetic {split} {seed}")  # a string seed is hashed by value, the same in every process
-    found, seen = [], set()
-    while len(found) < n:
-        level = len(found) % LEVELS + 1
+
+    def draw(i, rng):
+        level = i % LEVELS + 1
         first, steps = chain(level, rng)
         text = text_of(first, steps)
-        if split_of(text) == split and text not in seen:
-            seen.add(text)
-            found.append((text, truth_of(first, steps), level))
-    return found
+        return text, lambda: split_of(text) == split and (truth_of(first, steps), level)
+
+    return distinct("arithmetic", n, draw, split=split, seed=seed, most=MAX_PROBLEMS)

@@ -16,6 +16,7 @@ import re
 
 from minidrpo.records import Grade
 from minidrpo.tasks.arithmetic import split_of
+from minidrpo.tasks.distinct import distinct
 
 SCORES = ("format", "people_right")
 REWARDS = ("format", "correct")
@@ -124,21 +125,15 @@ def truth_of(names: list[str], solution: list[bool]) -> str:
 def problems(n: int, *, split: str, seed: int = 0) -> list[tuple[str, str, int]]:
     """n distinct problems of one split as (text, truth, number of people), 2 to 8 people in turn; a pure function of
     its arguments. A longer list begins with the shorter one of the same seed."""
-    if split not in ("train", "test"):
-        raise ValueError(f'knights: split must be "train" or "test", got {split!r}')
-    if not 0 <= n <= MAX_PROBLEMS:
-        raise ValueError(f"knights: n must be between 0 and {MAX_PROBLEMS} (distinct problems), got {n}")
-    rng = random.Random(f"knights {split} {seed}")  # a string seed is hashed by value, the same in every process
-    found, seen = [], set()
-    while len(found) < n:
-        people = FEWEST + len(found) % (MOST - FEWEST + 1)
+
+    def draw(i, rng):
+        people = FEWEST + i % (MOST - FEWEST + 1)
         statements, solution = drawn(people, rng)
         names = rng.sample(NAMES, people)
         text = prompt_of(quiz_of(statements, names, rng))
-        if split_of(repr(statements)) == split and text not in seen:
-            seen.add(text)
-            found.append((text, truth_of(names, solution), people))
-    return found
+        return text, lambda: split_of(repr(statements)) == split and (truth_of(names, solution), people)
+
+    return distinct("knights", n, draw, split=split, seed=seed, most=MAX_PROBLEMS)
 
 
 PUBLIC = {"quiz", "names", "solution"}  # columns of the public files

@@ -22,6 +22,7 @@ from functools import lru_cache
 
 from minidrpo.records import Grade
 from minidrpo.tasks.arithmetic import split_of
+from minidrpo.tasks.distinct import distinct
 from minidrpo.tasks.stack_language import INPUTS, MAX_CHARS, Bug, ParseError, Program, parse, run
 
 SCORES = ("pass_rate", "no_bug")
@@ -169,23 +170,20 @@ def problems(n: int, *, split: str, seed: int = 0) -> list[tuple[str, str, int]]
 
     Level of problem i is i % LEVELS + 1. A longer list begins with the shorter one of the same seed.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f'programs: split must be "train" or "test", got {split!r}')
-    if not 0 <= n <= MAX_PROBLEMS:
-        raise ValueError(f"programs: n must be between 0 and {MAX_PROBLEMS} (distinct problems), got {n}")
-    rng = random.Random(f"programs {split} {seed}")  # a string seed is hashed by value, the same in every process
-    found, seen = [], set()
-    while len(found) < n:
-        level = len(found) % LEVELS + 1
+
+    def draw(i, rng):
+        level = i % LEVELS + 1
         formula = tree(level + 1, rng)
-        text, program = text_of(formula), program_for(formula)
-        if text in seen:
-            continue
-        expected = values(program)
-        if split_of(repr(expected)) == split and is_told_apart(program, expected):
-            seen.add(text)
-            found.append((text, truth_of(program, expected), level))
-    return found
+        program = program_for(formula)
+
+        def complete():
+            expected = values(program)
+            fits = split_of(repr(expected)) == split and is_told_apart(program, expected)
+            return fits and (truth_of(program, expected), level)
+
+        return text_of(formula), complete
+
+    return distinct("programs", n, draw, split=split, seed=seed, most=MAX_PROBLEMS)
 
 
 def truth_of(program: Program, expected: list[int]) -> str:

@@ -24,6 +24,7 @@ from collections import Counter, defaultdict
 
 from minidrpo.records import Grade
 from minidrpo.tasks.arithmetic import split_of
+from minidrpo.tasks.distinct import distinct
 
 SCORES = REWARDS = ("format", "tool_correct")
 SIZES = {"train": 8_000, "test": 500}
@@ -278,17 +279,11 @@ def problems(n: int, *, split: str, seed: int = 0) -> list[tuple[str, str, int]]
 
     A longer list begins with the shorter one of the same seed.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f'tools: split must be "train" or "test", got {split!r}')
-    if not 0 <= n <= MAX_PROBLEMS:
-        raise ValueError(f"tools: n must be between 0 and {MAX_PROBLEMS} (distinct problems), got {n}")
-    rng = random.Random(f"tools {split} {seed}")  # a string seed is hashed by value, the same in every process
-    found, seen = [], set()
-    while len(found) < n:
-        level = len(found) % LEVELS + 1
+
+    def draw(i, rng):
+        level = i % LEVELS + 1
         listed, asked = drawn(level, rng)
         text = text_of(listed, asked)
-        if split_of(text) == split and text not in seen:
-            seen.add(text)
-            found.append((text, truth_of(listed, asked), level))
-    return found
+        return text, lambda: split_of(text) == split and (truth_of(listed, asked), level)
+
+    return distinct("tools", n, draw, split=split, seed=seed, most=MAX_PROBLEMS)
