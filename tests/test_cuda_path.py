@@ -235,8 +235,15 @@ from minidrpo.engine.distributed import DistContext, init_distributed, shutdown
 ctx = init_distributed()
 if sys.argv[2] == "cuda":  # as where vLLM has run
     sys.modules["vllm"], ctx = types.ModuleType("vllm"), DistContext(ctx.rank, ctx.size, torch.device("cuda"))
+class Aborts:  # as a thread of gloo may that lets go of a sharded tensor while the interpreter ends
+    def __del__(self, abort=os.abort):
+        abort()
+
+
 with shutdown(ctx):
-    if ctx.rank == 1 or sys.argv[2] == "cuda":
+    if sys.argv[2] == "finalizing":
+        aborts = Aborts()
+    elif ctx.rank == 1 or sys.argv[2] == "cuda":
         atexit.register(os.abort)  # as an engine's teardown may
     if ctx.rank == 0:
         time.sleep(3)
@@ -245,7 +252,7 @@ with shutdown(ctx):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("device", ["cpu", "cuda", "finalizing"])
 def test_a_rank_that_crashes_on_its_way_out_takes_no_report_along(tmp_path, device):
     (tmp_path / "script.py").write_text(SCRIPT)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -253,4 +260,4 @@ def test_a_rank_that_crashes_on_its_way_out_takes_no_report_along(tmp_path, devi
         [*torchrun, tmp_path / "script.py", tmp_path, device], capture_output=True, text=True, timeout=200, cwd=ROOT
     )
     assert (tmp_path / "report").exists(), done.stderr[-2000:]
-    assert (done.returncode == 0) == (device == "cuda"), done.stderr[-2000:]
+    assert (done.returncode == 0) == (device != "cpu"), done.stderr[-2000:]

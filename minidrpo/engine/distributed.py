@@ -4,6 +4,7 @@ torchrun tells each process its place through the environment; plain python is r
 decides (weights, credits, logged numbers) is computed from gathered data, so that it is the same on every rank.
 """
 
+import atexit
 import contextlib
 import dataclasses
 import os
@@ -153,9 +154,9 @@ def end_with_parent(parent: int | None = None) -> None:
 
 @contextlib.contextmanager
 def shutdown(ctx: DistContext) -> Iterator[None]:
-    """Around all that a rank does: at its end all ranks meet, and the process group is destroyed. A rank that fails
-    leaves at once with os._exit, because destroy_process_group() would wait for the other ranks; torchrun sees it gone
-    and stops them."""
+    """Around all that a rank does, the process's last words: at its end all ranks meet, the process group is destroyed,
+    and one of several ranks leaves here. A rank that fails leaves at once with os._exit, because
+    destroy_process_group() would wait for the other ranks; torchrun sees it gone and stops them."""
     try:
         yield
     except BaseException as error:
@@ -170,6 +171,9 @@ def shutdown(ctx: DistContext) -> Iterator[None]:
             # Rank 0 may still draw: another that left now, and crashed on its way out, would have torchrun end it
             ctx.gather_parts(None)
             dist.destroy_process_group()
-        if ctx.device.type == "cuda" and "vllm" in sys.modules:  # its teardown may abort, and all is done
-            sys.stdout.flush(), sys.stderr.flush()
-            os._exit(0)
+        # Not through the interpreter's own end: gloo's threads outlive the group (sharded parameters refer to it), and
+        # one that then lets go of a tensor aborts the process when all is done
+        if not (ctx.device.type == "cuda" and "vllm" in sys.modules):  # whose teardown may abort, too
+            atexit._run_exitfuncs()
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(0)
