@@ -4,6 +4,7 @@ All in float64 on gloo, so that equal means equal; over one mini-batch, tests/te
 """
 
 import dataclasses
+import os
 import resource
 import weakref
 
@@ -170,6 +171,7 @@ def _rank(rank, ranks, folder, jobs):
     for i, (job, job_folder, sharded) in enumerate(jobs):
         torch.save(job(job_folder, sharded, DistContext(rank, ranks)), folder / f"{i}-{rank}.pt")
     torch.distributed.destroy_process_group()
+    os._exit(0)  # as minidrpo.engine.distributed.shutdown() does
 
 
 @pytest.fixture(scope="module")

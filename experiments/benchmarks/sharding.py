@@ -35,7 +35,7 @@ def rank(mode):
     import train
     from config import TINY
     from minidrpo import setup
-    from minidrpo.engine.distributed import init_distributed
+    from minidrpo.engine.distributed import init_distributed, shutdown
     from minidrpo.records import Rollout
 
     torch.set_num_threads(1)
@@ -60,30 +60,31 @@ def rank(mode):
     moments = held(value for state in optimizer.state.values() for value in state.values())
     rest = 2 * 4096 * 384  # the embedding and the head: gathered as a whole, as are their gradients
     terms = 16 * P / 2 + 8 * rest + 2 * 4 * layer + 4 * layer if sharded else 20 * P
-    if ctx.rank == 0:
-        print(f"{mode:<12}{P / 1e6:>8.1f} M", *(f"{x / MB:>10.1f}" for x in (weights, gradients, moments, terms, peak)))
-    torch.distributed.destroy_process_group()
+    with shutdown(ctx):
+        if ctx.rank == 0:
+            print(
+                f"{mode:<12}{P / 1e6:>8.1f} M",
+                *(f"{x / MB:>10.1f}" for x in (weights, gradients, moments, terms, peak)),
+            )
 
 
 def start(reader, folder):
     """A line of the second table: main memory of each rank until the model is split."""
     import dataclasses
 
-    import torch
-
     from config import TINY
     from minidrpo import setup
     from minidrpo.engine import loading
-    from minidrpo.engine.distributed import init_distributed
+    from minidrpo.engine.distributed import init_distributed, shutdown
 
     ctx, cfg = init_distributed(), dataclasses.replace(TINY, shard=True)
     before = resident("VmRSS")
     model = loading.load_model(folder) if reader == "each rank" else setup.load_model(cfg, folder, ctx)
     setup.make_policy(model, cfg, ctx)
     gib = ctx.gather([((resident("VmHWM") - before) / 2**30, (resident("VmRSS") - before) / 2**30)])
-    if ctx.rank == 0:
-        print(f"{reader:<12}" + "".join(f"{peak:>16.2f}{after:>9.2f}" for peak, after in gib))
-    torch.distributed.destroy_process_group()
+    with shutdown(ctx):
+        if ctx.rank == 0:
+            print(f"{reader:<12}" + "".join(f"{peak:>16.2f}{after:>9.2f}" for peak, after in gib))
 
 
 def main():
