@@ -51,7 +51,7 @@ class Study:
     """Only these; none: all."""
     bases: tuple[int, ...] = ()
     """Only these; none: all."""
-    lrs: tuple[float, ...] = (1e-4, 2e-4, 4e-4)
+    lrs: tuple[float, ...] = (1e-4, 2e-4, 4e-4, 8e-4)
     """The grid of learning rates."""
     steps: int = 40
     prompts_per_step: int = 16
@@ -99,13 +99,13 @@ class Study:
         return Path(self.dir, *map(str, parts))
 
 
-HABIT = dict(world="habit", steps=20, train_problems=80, max_problems=512, dir="runs/study")
+HABIT = dict(world="habit", lrs=(1e-4, 2e-4, 4e-4), steps=20, train_problems=80, max_problems=512, dir="runs/study")
 SHORT = {"tools": dict(steps=25, train_problems=400, max_problems=200)}  # responses are longer
 
 
 def several(world):
     """A study of a task that names its rewards: no problem comes twice."""
-    budget = dict(lrs=(1e-4, 2e-4, 4e-4, 8e-4), train_problems=640) | SHORT.get(world, {})
+    budget = dict(train_problems=640) | SHORT.get(world, {})
     return Study(world=world, **budget, dir=f"runs/study-{world}", out=f"experiments/results/{world}.csv", figure="")
 
 

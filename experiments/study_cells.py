@@ -97,7 +97,7 @@ def product(methods, strengths, shares, seeds, bases=(0,), rewards=((),)) -> lis
 
 MIDDLE = {method: next(iter(settings.values()), None) for method, settings in mode_model.METHODS.values()}
 AT_MIDDLE = {method: (strength,) for method, strength in MIDDLE.items()}
-ABLATION = ("drpo", "grpo-lp", "grpo-lp-no-std")  # what decides, over all bases
+ABLATION = ("drpo", "grpo-lp", "grpo-lp-no-std", "grpo-lp-mixed-only")  # what decides, over all bases
 STRENGTHS = {  # DRPO at lambda = inf is DisCO, which the map holds; at 0 RLOO-LP is RLOO, a reference
     "drpo": (0.001, 0.01, 0.1, 0.5),
     "grpo-lp": (0.01, 0.1, 1.0),
@@ -112,11 +112,10 @@ STRENGTHS = {  # DRPO at lambda = inf is DisCO, which the map holds; at 0 RLOO-L
 
 def thinking_parts() -> dict[str, list[Cell]]:
     usual = thinking.EASY_SHARE
-    mixed = "grpo-lp-mixed-only"
-    decide = product((*ABLATION, mixed), AT_MIDDLE, (usual, 0.95), seeds=3)
-    decide += product(ABLATION, AT_MIDDLE, (usual,), seeds=5, bases=(0, 1, 2))
+    decide = product(ABLATION, AT_MIDDLE, (usual,), seeds=5, bases=(0, 1, 2))
+    decide += product(ABLATION, AT_MIDDLE, (0.95,), seeds=5)
     return {
-        "decide": sorted(dict.fromkeys(decide), key=lambda cell: (cell.base, cell.seed)),
+        "decide": sorted(decide, key=lambda cell: (cell.base, cell.seed)),
         "map": product(MIDDLE, AT_MIDDLE, mode_model.SHARES, seeds=3),
         "sweep": product(STRENGTHS, STRENGTHS, (usual,), seeds=3),
     }
