@@ -355,10 +355,9 @@ def main(argv=None):
 
 def run_command(study):
     with cli.user_errors():
-        if Path(study.out).is_dir() or Path(study.figure).is_dir():  # known now, not after all runs
-            raise ValueError(
-                f"--out {study.out} and --figure {study.figure} are files to write, and one is a directory"
-            )
+        for flag, file in (("--out", study.out), ("--figure", study.figure)):
+            if file and Path(file).is_dir():  # known now, not after all runs
+                raise ValueError(f"{flag} {file} is a file to write, and a directory is there")
         claim_directory(study)
         parts = [part for part in ("lr", *study.rules.parts) if part in study.parts or not study.parts]
         cells = {part: study.cells(part) for part in parts if part != "lr"}
