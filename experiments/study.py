@@ -391,7 +391,7 @@ def run_study(study, parts, cells, methods):
     elif study.rules.task:
         several_plots.write_all(path, path.parent, study.figure or path.with_suffix(".png"))
     else:
-        thinking_plots.write_all(path, path.parent, study.figure)
+        thinking_plots.write_all(path, path.parent, study.figure or path.with_suffix(".png"))
     return 1 if errors else 0
 
 

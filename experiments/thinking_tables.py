@@ -203,7 +203,7 @@ def ablation(results: Results, share=EASY_SHARE) -> pd.DataFrame:
     """Accuracy on hard prompts over all bases, by method: estimate, mean on each base, whether the interval is apart
     from that of GRPO-LP."""
     bases, found = sorted(set(results.runs.base)), []
-    for method in (*ABLATION, "grpo-lp-mixed-only"):
+    for method in ABLATION:
         own = results.of(method, share=share, bases=bases)
         if len(own):
             by_base = {base: grouped(runs, "right", "hard").mean() for base, runs in own.groupby("base")}
@@ -274,16 +274,39 @@ def statements(results: Results, cells: pd.DataFrame, predicted: pd.DataFrame) -
     return found
 
 
-def at_length(cells: pd.DataFrame, method: str, tokens: float, share=EASY_SHARE) -> float | None:
-    """Accuracy on hard prompts where the method's line through its strengths has that length on hard prompts; None
-    where it does not reach it. The best, where the line passes there more than once."""
+def at_length(results: Results, cells: pd.DataFrame, method: str, tokens: float, share=EASY_SHARE) -> np.ndarray | None:
+    """(D,) draws of the accuracy on hard prompts where the method's line through its strengths has that length on hard
+    prompts; None where it does not reach it. The best, where the line passes there more than once."""
     own = cells[(cells.method == method) & (cells.share == share) & (cells.runs > 0)]
-    points = [(row.tokens_hard.mean, row.right_hard.mean) for row in own.itertuples()]
+    points = [(row.tokens_hard.mean, row.right_hard.mean, row.strength) for row in own.itertuples()]
     found = []
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0, s0), (x1, y1, s1) in zip(points, points[1:], strict=False):
         if min(x0, x1) <= tokens <= max(x0, x1) and x0 != x1:
-            found.append(y0 + (y1 - y0) * (tokens - x0) / (x1 - x0))
-    return max(found, default=None)
+            part = (tokens - x0) / (x1 - x0)
+            found.append((y0 + (y1 - y0) * part, part, s0, s1))
+    if not found:
+        return None
+    _, part, *ends = max(found)
+    runs = [results.of(method, strength, share) for strength in ends]
+    draws = [bootstrap(grouped(own, "right", "hard"), own.base) for own in runs]
+    return (1 - part) * draws[0] + part * draws[1]
+
+
+def common_lengths(results: Results, cells: pd.DataFrame, share=EASY_SHARE, every=10) -> pd.DataFrame:
+    """Each method's line beside DRPO's, at the lengths that both have (multiples of `every` tokens): both accuracies
+    on hard prompts and their difference, as estimates."""
+    found = []
+    for method in STRENGTHS:
+        for tokens in range(every, 260, every):
+            theirs, ours = (at_length(results, cells, name, tokens, share) for name in (method, "drpo"))
+            if method != "drpo" and theirs is not None and ours is not None:
+                numbers = {"drpo": ours, "other": theirs, "difference": theirs - ours}
+                found.append({"method": method, "tokens": tokens} | {k: _of_draws(x) for k, x in numbers.items()})
+    return pd.DataFrame(found, columns=["method", "tokens", "drpo", "other", "difference"])
+
+
+def _of_draws(draws):
+    return Estimate(draws.mean(), *np.percentile(draws, [2.5, 97.5]))
 
 
 # ------------------------------------------------------------------------------------------------------------- markdown
@@ -315,6 +338,14 @@ def markdown(results: Results, cells: pd.DataFrame, predicted: pd.DataFrame) -> 
             ratio = f"{row.survived[-1] / row.survived[0]:g}" if row.survived else "none"
             texts = (", ".join(f"{s:g}" for s in own) for own in (row.tested, row.survived))
             lines += _rows((NAMES[row.method], *texts, ratio), head=False)
+    shared = common_lengths(results, cells)
+    if len(shared):
+        lines += ["", "## At the same length on hard prompts as DRPO", ""]
+        lines += ["On the line through a method's strengths; share of easy prompts 0.8, base 0.", ""]
+        lines += _rows(("method", "tokens, hard", "hard prompts, %", "DRPO", "difference, points"))
+        for row in shared.itertuples():
+            texts = (row.other.text(), row.drpo.text(), row.difference.text())
+            lines += _rows((NAMES[row.method], row.tokens, *texts), head=False)
     for share in sorted(set(cells.share)):
         lines += ["", f"## All cells, share of easy prompts {share:g}, base 0", "", *_all_cells(results, cells, share)]
     constants = ", ".join(f"{key} = {value:g}" for key, value in AES.items())

@@ -33,12 +33,13 @@ def test_every_cell_has_its_own_directory_and_settings(tmp_path):
 
 def test_the_thinking_study_measures_what_was_predicted_and_decides_with_five_seeds_and_three_bases():
     world = WORLDS["thinking"]
-    assert list(world.parts) == ["decide", "map", "sweep"] and len(world.cells()) == 222
+    assert list(world.parts) == ["decide", "map", "sweep"] and len(world.cells()) == 242
     at_middle = {(c.method, c.share) for c in world.parts["map"] if c.strength == world.middle[c.method]}
     assert at_middle == {(m, share) for m, _ in mode_model.METHODS.values() for share in mode_model.SHARES}
     usual = [c for c in world.parts["decide"] if c.share == thinking.EASY_SHARE]
-    for method in ("drpo", "grpo-lp", "grpo-lp-no-std"):
+    for method in ("drpo", "grpo-lp", "grpo-lp-no-std", "grpo-lp-mixed-only"):
         assert {(c.base, c.seed) for c in usual if c.method == method} == {(b, s) for b in range(3) for s in range(5)}
+        assert {c.seed for c in world.parts["decide"] if (c.method, c.share) == (method, 0.95)} == set(range(5))
     assert {c.share for c in world.parts["decide"]} == {0.8, 0.95}
     assert {c.strength for c in world.parts["sweep"] if c.method == "drpo"} == {0.001, 0.01, 0.1, 0.5}
 
@@ -114,12 +115,13 @@ WITH_MODEL = [
 def test_a_study_leaves_tidy_files_and_goes_on(preset, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(WORLDS, preset, small_world(preset))
     out = tmp_path / "out" / "study.csv"
-    argv = [preset, *SMALL, f"--dir={tmp_path}", f"--out={out}", f"--figure={tmp_path / 'figure.png'}"]
+    argv = [preset, *SMALL, f"--dir={tmp_path}", f"--out={out}", "--figure="]
     with pytest.raises(SystemExit):
         studies.main([*argv, "--parts", "sweep"])
     assert "no learning rate of drpo is chosen yet" in capsys.readouterr().err
-    assert studies.main([*argv, "--parts", "lr"]) == 0 and not (tmp_path / "figure.png").exists()
+    assert studies.main([*argv, "--parts", "lr"]) == 0 and not list(tmp_path.glob("**/*.png"))
     assert studies.main(argv) == 0
+    assert list(out.parent.glob("*.png")), "without --figure all figures lie beside the file"
     rows = list(csv.DictReader(open(out)))
     assert tuple(rows[0]) == study_rows.COLUMNS
     held_out = [r for r in rows if r["phase"] == "held out" and r["role"] == "study" and r["group"] == "all"]
@@ -173,7 +175,7 @@ def test_a_failed_run_says_why_and_stays_in_the_file(tmp_path, monkeypatch):
 
 
 def test_learning_rates_are_judged_by_length_and_accuracy_together(tmp_path):
-    study = studies.Study(dir=str(tmp_path))
+    study = studies.Study(dir=str(tmp_path), lrs=(1e-4, 2e-4, 4e-4))
     runs = {"drpo": [(0.9, 80), (0.9, 60), (0.2, 10)], "grpo-lp": [(0.2, 10), None, (0.3, 20)]}
     write_evaluation(studies.base_config(study, "lr"), (0.5, 90))
     for method, results in runs.items():

@@ -159,9 +159,24 @@ def test_the_range_that_a_method_survives(study):
 
 
 def test_two_frontiers_at_a_common_length(study):
-    cells = study[1]
-    assert thinking_tables.at_length(cells, "rloo-lp", 60) == pytest.approx(0.935, abs=0.02)
-    assert thinking_tables.at_length(cells, "rloo-lp", 20) is None
+    draws = thinking_tables.at_length(*study, "rloo-lp", 60)
+    assert draws.mean() == pytest.approx(0.935, abs=0.02) and 0.003 < draws.std() < 0.02
+    assert thinking_tables.at_length(*study, "rloo-lp", 20) is None
+
+
+def test_frontiers_are_compared_where_both_are(tmp_path):
+    """DRPO from 50 to 90 tokens at 90 %, RLOO-LP from 60 to 80 at 70 %: 20 points apart at 60, 70 and 80 only."""
+    cells = {("drpo", 0.1, 0.8): (0.9, 50), ("drpo", 0.5, 0.8): (0.9, 90)}
+    cells |= {("rloo-lp", 0.2, 0.8): (0.7, 84), ("rloo-lp", 0.8, 0.8): (0.7, 56)}
+    results = thinking_tables.read(made_up(tmp_path / "thinking.csv", cells, seeds=8))
+    table = thinking_tables.table(results)
+    shared = thinking_tables.common_lengths(results, table)
+    assert list(shared.method) == ["rloo-lp"] * 3 and list(shared.tokens) == [60, 70, 80]
+    for row in shared.itertuples():
+        assert row.difference.mean == pytest.approx(-0.2, abs=0.02) and row.difference.high < 0
+        assert row.difference.mean == pytest.approx(row.other.mean - row.drpo.mean)
+    text = thinking_tables.markdown(results, table, ALL_PREDICTED)
+    assert text.count("| RLOO-LP | 60 |") == 1 and "## At the same length on hard prompts as DRPO" in text
 
 
 # ------------------------------------------------------------------------------------------------------------ the table
