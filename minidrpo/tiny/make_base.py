@@ -295,13 +295,16 @@ def report(folder, measure=measure, *, n_problems, n):
     return rounded
 
 
-def make(out, *, words, template, hidden, layers, seed, init, **training):
-    """Trains a fresh model and writes it with its tokenizer into the folder `out`."""
+def make(out, *, words, template, hidden, layers, seed, init, practice=None, **training):
+    """Trains a fresh model and writes it with its tokenizer into the folder `out`. practice: called with the trained
+    model, the tokenizer and the training's arguments; those of a second training of it, or None for no second one."""
     torch.manual_seed(seed)
     tokenizer = make_tokenizer(words, template)
     model = make_model(tokenizer, hidden, layers, init)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {model.config.vocab_size}")
     train(model, tokenizer, seed=seed, **training)
+    if practice and (more := practice(model, tokenizer, training)):
+        train(model, tokenizer, seed=f"{seed} practice", **more)
     model.generation_config = GenerationConfig(
         do_sample=True,
         temperature=TEMPERATURE,
@@ -315,7 +318,7 @@ def make(out, *, words, template, hidden, layers, seed, init, **training):
 
 def command(
     description, *, out, steps, problems, words, row, typical_length, measure,
-    template=CHAT_TEMPLATE, batch=32, lr=3e-3, init=0.02,
+    template=CHAT_TEMPLATE, batch=32, lr=3e-3, init=0.02, practice=None,
 ):  # fmt: skip
     """The command line of every embedded model: make one, unless --report, and measure it."""
     parser = argparse.ArgumentParser(description=description)
@@ -335,7 +338,7 @@ def command(
     if not args.report:
         size = {"hidden": args.hidden, "layers": args.layers, "words": words, "template": template, "init": init}
         training = {"steps": args.steps, "batch": args.batch, "lr": args.lr, "row": row}
-        make(args.out, seed=args.seed, typical_length=typical_length, **size, **training)
+        make(args.out, seed=args.seed, typical_length=typical_length, practice=practice, **size, **training)
     report(args.out, measure, n_problems=args.problems, n=8)
 
 
