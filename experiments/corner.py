@@ -21,7 +21,7 @@ import rollout
 from eval import evaluate
 from experiments import mode_model, study, study_rows
 from experiments.study_cells import Cell
-from minidrpo import cli
+from minidrpo import cli, markdown
 from minidrpo.engine import loading
 from minidrpo.records import GradedResponse
 from minidrpo.rundir import checkpoint, jsonl, lock
@@ -84,7 +84,7 @@ def table(found: pd.DataFrame) -> str:
         "problems chosen by: hard, %",
         "in the corner",
     )
-    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    lines = []
     for label, (method, settings) in mode_model.LONG_RUNS.items():
         own = found[(found.method == method) & (found.strength == next(iter(settings.values()), None))]
         if own.empty:
@@ -92,13 +92,12 @@ def table(found: pd.DataFrame) -> str:
         said = predicted[predicted.label == label].iloc[0]
         easy, hard, there = of_set(own, "fresh")
         _, hard_before, there_before = of_set(own, "chosen by")
-        cells = [
+        lines.append([
             label, f"{said.length_easy:.0f}", _each(easy.mean_length), _each(100 * easy.short),
             f"{100 * said.accuracy_hard:.0f}", _each(100 * hard.accuracy, 1), _each(hard.mean_length), there,
             _each(100 * hard_before.accuracy, 1), there_before,
-        ]  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        ])  # fmt: skip
+    return markdown.table(heads, lines) + "\n"
 
 
 def of_set(own: pd.DataFrame, name: str):

@@ -25,7 +25,7 @@ import reward
 import rollout
 from experiments import mode_model
 from experiments.thinking_tables import NAMES
-from minidrpo import cli
+from minidrpo import cli, markdown
 from minidrpo.engine import loading
 from minidrpo.methods import table as methods
 from minidrpo.records import Problem
@@ -141,8 +141,7 @@ def table() -> str:
 
 
 def _markdown(rows: list[dict]) -> str:
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return markdown.table(rows[0], (row.values() for row in rows)) + "\n"
 
 
 def main(argv=None):

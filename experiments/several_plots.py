@@ -19,6 +19,7 @@ import pandas as pd
 
 from experiments.study_cells import SEVERAL
 from minidrpo import cli
+from minidrpo.markdown import table as markdown_table
 from minidrpo.show import plots
 from minidrpo.show.plots import COLOURS, GREY, figure
 
@@ -152,7 +153,7 @@ def markdown(rows: pd.DataFrame) -> str:
     """The ends of all runs, one line per cell; then the differences."""
     keys, found = shown(rows), ends(rows)
     head = ["method", "length reward", "runs", "lr", *(SHOWN[key][0] for key in keys)]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for method in ("base", *LOOKS):
         own = found[found.method == method]
         for (rewarded, weight), cell in own.groupby(["rewarded", "strength"], dropna=False):
@@ -166,7 +167,7 @@ def markdown(rows: pd.DataFrame) -> str:
         "Held-out problems after the last step: mean over runs ± standard error of that mean. Differences are run by\n"
     )
     about += "run of equal seed, at equal weights. "
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n" + about.rstrip() + "\n"
+    return markdown_table(head, lines) + "\n\n" + about.rstrip() + "\n"
 
 
 def at_equal_rates(tuning: pd.DataFrame) -> str:
@@ -174,14 +175,13 @@ def at_equal_rates(tuning: pd.DataFrame) -> str:
     method that learns faster is seen here, one whose rate is larger is not."""
     train = compared(tuning[tuning.phase == "train"])
     keys = [key for key in shown(train) if train[key].notna().any()]
-    lines = [["lr", "method", *(SHOWN[key][0] for key in keys)]]
-    lines.append(["---"] * len(lines[0]))
+    lines = []
     for (rate, method), own in train.groupby(["lr", "method"]):
         lines.append(
             [f"{rate:g}", LOOKS[method][0], *(_plus_minus(SHOWN[key][1](own[key])).split(" ±")[0] for key in keys)]
         )
     about = "One run each (seed 0), the mean over its training steps, at equal learning rates.\n"
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n" + about
+    return markdown_table(["lr", "method", *(SHOWN[key][0] for key in keys)], lines) + "\n\n" + about
 
 
 def _plus_minus(values) -> str:

@@ -25,7 +25,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from minidrpo import cli
+from minidrpo import cli, markdown
 from minidrpo.files import plain_file
 from minidrpo.methods import baselines
 from minidrpo.rundir.metrics import AES, aes
@@ -327,7 +327,7 @@ def study_table(rows: pd.DataFrame) -> str:
     """Markdown: per method and strength accuracy, length, AES against the method's own reference, seconds per run."""
     found = points(rows)
     head = ("method", "strength", "seeds", "accuracy, %", "mean length, tokens", "AES", "seconds")
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for p in itertools.chain(found.pop("base", []), *found.values()):
         start = None if p.method == "base" else reference(p, found)
         if start is None or p.is_reference:
@@ -342,7 +342,7 @@ def study_table(rows: pd.DataFrame) -> str:
     about = f"±: {_bars(found).removeprefix('bars: ')}; the base's over problems. "
     about += f"AES ({', '.join(f'{key} = {value:g}' for key, value in AES.items())}) against each "
     about += "method's own run without a length penalty, which for GRPO-LP, ALP and HAPO is GRPO."
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n\n" + about + "\n"
+    return markdown.table(head, lines) + "\n\n" + about + "\n"
 
 
 def _plus_minus(value, se):

@@ -10,8 +10,8 @@ from conftest import ROOT
 
 # A room imports only from those before it, and from itself. "minidrpo/cli" is one file, "minidrpo/engine" a folder.
 ROOMS = (
-    "minidrpo/records minidrpo/cli minidrpo/files minidrpo/reflection minidrpo/tasks minidrpo/grader reward "
-    "minidrpo/engine rollout minidrpo/tiny drpo minidrpo/methods config minidrpo/rundir minidrpo/show eval "
+    "minidrpo/records minidrpo/cli minidrpo/files minidrpo/markdown minidrpo/reflection minidrpo/tasks minidrpo/grader "
+    "reward minidrpo/engine rollout minidrpo/tiny drpo minidrpo/methods config minidrpo/rundir minidrpo/show eval "
     "minidrpo/setup train experiments"
 ).split()
 DOOR = ["config", "drpo", "eval", "reward", "rollout", "train"]

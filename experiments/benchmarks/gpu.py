@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 
 from experiments.benchmarks.gpu_parts import FULL, PARTS, ROOT, SIZES, SMALL, VARIANTS, device_name, failure
+from minidrpo import markdown
 from minidrpo.engine.memory import CUDA_RESERVE, GIB, VLLM_ASLEEP
 from minidrpo.rundir import log
 
@@ -45,11 +46,12 @@ def clean(device):
 
 def table(rows: list[dict]) -> str:
     """Markdown."""
-    lines = [["case", *(head for head, _ in COLUMNS.values()), ""], ["---", *["---:"] * len(COLUMNS), "---"]]
+    lines = []
     for r in rows:
         numbers = ["" if r.get(key) is None else format(r[key], form) for key, (_, form) in COLUMNS.items()]
         lines.append([r["case"], *numbers, (r.get("error") or r["note"]).replace("|", "/")])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    head = ["case", *(head for head, _ in COLUMNS.values()), ""]
+    return markdown.table(head, lines, align=["---", *["---:"] * len(COLUMNS), "---"])
 
 
 # ------------------------------------------------------------------------------------------------------- three checks

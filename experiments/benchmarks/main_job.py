@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from minidrpo import markdown
 from minidrpo.show import plots
 
 
@@ -35,14 +36,14 @@ def run(out: Path, lam: float, seed: int) -> dict:
 
 def table(records: list[dict]) -> str:
     head = ("lambda", "seed", "accuracy before, %", "after, %", "mean length before", "after", "change", "seconds")
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for r in records:
         old, new = r["before"], r["after"]
         accuracies = (f"{100 * e['accuracy']:.1f} ± {100 * e['accuracy_se']:.1f}" for e in (old, new))
         lengths = (f"{e['mean_length']:.1f}" for e in (old, new))
         change = f"{100 * (new['mean_length'] / old['mean_length'] - 1):+.0f} %"
         lines.append([f"{r['lam']:g}", str(r["seed"]), *accuracies, *lengths, change, str(r["seconds"])])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return markdown.table(head, lines)
 
 
 def picture(records, out, path):

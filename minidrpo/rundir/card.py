@@ -9,6 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from minidrpo import markdown
 from minidrpo.cli import visible
 from minidrpo.methods.table import METHODS
 
@@ -77,8 +78,7 @@ def _row(e):
 
 
 def _table(heads, rows):
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(_plain(str(cell)) for cell in line)} |" for line in lines)
+    return markdown.table(heads, ([_plain(str(cell)) for cell in row] for row in rows))
 
 
 def _public(name: str) -> str:

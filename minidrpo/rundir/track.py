@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from minidrpo import markdown
+
 PROJECT = "drpo"
 SAMPLE = ("step", "prompt", "response", "truth", "answer", "correct", "length", "weight")  # columns of a sample table
 
@@ -124,5 +126,4 @@ def _markdown(heads, rows):
     def cell(value):
         return str(value).replace("|", "\\|").replace("\n", "<br>")
 
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)
+    return markdown.table(heads, (map(cell, row) for row in rows))

@@ -15,7 +15,7 @@ from rich.table import Table
 
 import config
 import rollout
-from minidrpo import cli
+from minidrpo import cli, markdown
 from minidrpo.engine import memory
 from minidrpo.engine.memory import GIB
 from minidrpo.show.tables import plain
@@ -97,10 +97,7 @@ RUNS = {  # on one GPU: what is typed, its config
 
 def cards() -> str:
     """Markdown: what single GPUs of several sizes must hold in some runs, with vLLM."""
-    lines = [
-        ["one GPU of", "`train.py ...`", "sample", "update", "vLLM holds", "fits"],
-        [*["---:", "---"], *["---:"] * 3, "---"],
-    ]
+    lines = []
     for name, cfg in RUNS.items():
         s, plan = memory.read_shapes(cfg.model), memory.Plan.of(cfg, 1)
         for gib in CARDS:
@@ -109,7 +106,8 @@ def cards() -> str:
             fits = "yes" if not reason else f"no; {reason.rpartition('; ')[2]}"
             held = f"{memory.vllm_responses(s, plan, gib * GIB):,} x {plan.context:,} tokens"
             lines.append([f"{gib} GiB", name, *(f"{need[p] / GIB:.1f}" for p in ("sample", "update")), held, fits])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    head = ["one GPU of", "`train.py ...`", "sample", "update", "vLLM holds", "fits"]
+    return markdown.table(head, lines, align=["---:", "---", "---:", "---:", "---:", "---"])
 
 
 def main(argv=None):
