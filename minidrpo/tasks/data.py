@@ -26,7 +26,7 @@ import numpy as np
 
 from minidrpo.records import Problem
 from minidrpo.tasks import arithmetic, knights, thinking
-from minidrpo.tasks.files import SUFFIXES, TEXT_COLUMNS, TRUTH_COLUMNS, one_line, read_rows
+from minidrpo.tasks.rows import SUFFIXES, TEXT_COLUMNS, TRUTH_COLUMNS, one_line, read_rows
 from minidrpo.tasks.graders import GRADERS
 
 SUFFIX = r"Let's think step by step and output the final answer within \boxed{}."

@@ -1,4 +1,4 @@
-"""files.py - the rows of a .parquet, .json or .jsonl file as plain Python values, or one line on what is wrong."""
+"""rows.py - the rows of a .parquet, .json or .jsonl file as plain Python values, or one line on what is wrong."""
 
 import json
 from pathlib import Path
