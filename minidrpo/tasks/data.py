@@ -26,8 +26,8 @@ import numpy as np
 
 from minidrpo.records import Problem
 from minidrpo.tasks import arithmetic, knights, thinking
-from minidrpo.tasks.rows import SUFFIXES, TEXT_COLUMNS, TRUTH_COLUMNS, one_line, read_rows
 from minidrpo.tasks.graders import GRADERS
+from minidrpo.tasks.rows import SUFFIXES, TEXT_COLUMNS, TRUTH_COLUMNS, one_line, read_rows
 
 SUFFIX = r"Let's think step by step and output the final answer within \boxed{}."
 r"""The instruction of the official data (its `prompt` column already ends with it; the plain schema does not)."""
