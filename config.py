@@ -204,7 +204,7 @@ PRESETS = {  # name: (what it is for, its fields; those of a method count where 
         | dict(prompts_per_step=16, steps=60, max_response_tokens=64),
     ),
     "small": (
-        "Qwen2.5-0.5B-Instruct on GSM8K, one GPU of 16 GB or more",
+        "Qwen2.5-0.5B-Instruct on GSM8K, one GPU of 16 GB or more by our estimate",
         dict(
             model="Qwen/Qwen2.5-0.5B-Instruct",  # 16 bytes a parameter are 7.4 GiB: it needs no LoRA, no 8-bit moments
             train_data="openai/gsm8k:main@train",

@@ -151,6 +151,8 @@ def truth_strings(truth: Truth) -> list[str]:
     r"""A truth as a list of texts; a \boxed{} in one is opened."""
     if hasattr(truth, "tolist"):  # numpy
         truth = truth.tolist()
+    if truth is None or isinstance(truth, bool):  # no truth, so no answer is right; not even the text "None"
+        return []
     if isinstance(truth, (list, tuple)):
         return [text for item in truth for text in truth_strings(item)]
     text = repr(truth) if isinstance(truth, float) else str(truth)

@@ -1,6 +1,6 @@
 """rollout.py - the policy responds to prompts: token ids in, token ids out, log-probabilities. No rewards, no methods.
 
-Two samplers with one interface, `sample`, `update_weights`, `sleep`, `wake`:
+Two samplers with one interface, `sample`, `sleep`, `update_weights`:
   TransformersSampler  any machine: batched decoding of the trainer's own model, which finished responses leave
   VLLMSampler          CUDA, or vLLM's CPU build: one in-process engine per rank, fed with the trainer's weights by
                        `update_weights`
@@ -85,6 +85,8 @@ class TransformersSampler:
             with torch.no_grad():
                 rollouts = self._sample([ids[:5], ids[:3]], 2, temperature=1.0, top_p=1.0, max_tokens=4, seeds=[0, 1])
             return probe.cached_gap(rollouts, self.model, self._autocast()) < probe.tolerance(self.dtype)
+        except torch.OutOfMemoryError:
+            raise
         except Exception:  # each architecture has errors of its own for a cache that is not its kind
             return False
 
@@ -102,9 +104,6 @@ class TransformersSampler:
 
     def sleep(self) -> None:
         """Nothing to free: the cache lives only inside `sample`."""
-
-    def wake(self) -> None:
-        """Nothing to load."""
 
     @torch.no_grad()  # not inference_mode: a tensor that a module kept from it (rotary tables) would break training
     def sample(
@@ -295,7 +294,7 @@ class VLLMSampler:
     def update_weights(self, model: nn.Module, policy: nn.Module | None = None) -> None:
         """Overwrite the engine's weights with those of `model`, parameter by parameter, and check that they arrived.
         policy: what holds `model`, where that is sharded."""
-        self.wake()
+        self._wake()
         unseen = vllm_engine.reload(self.llm, model, self.dtype)
         self.empty = False
         if unseen:  # kept in a form of vLLM's own (CPU: packed matrices): ask both what they say
@@ -309,8 +308,8 @@ class VLLMSampler:
             self.llm.sleep(level=2)  # level 2 keeps no copy of the weights: update_weights brings newer ones anyway
             self.asleep = self.empty = True
 
-    def wake(self) -> None:
-        """Take the memory back; what the weights' part holds is left over, so `update_weights` comes next."""
+    def _wake(self):
+        """Take the memory back; what lies in the weights' part is not theirs, so `update_weights` brings them."""
         if self.asleep:
             torch.cuda.empty_cache()  # what the trainer's allocator holds without using it
             self.llm.wake_up()

@@ -48,8 +48,7 @@ def train(cfg: config.RunConfig, ctx: DistContext) -> None:
         chosen = data.batch_indices(cfg.seed, step - 1, len(run.problems), cfg.prompts_per_step)
         seeds = np.random.default_rng([cfg.seed, step]).integers(2**31, size=cfg.prompts_per_step)
         mine = np.array_split(np.arange(cfg.prompts_per_step), ctx.size)[ctx.rank]
-        run.sampler.wake()
-        rollouts = run.sampler.sample(
+        own_rollouts = run.sampler.sample(
             [run.prompts[i] for i in chosen[mine]],
             n=cfg.group_size,
             temperature=cfg.temperature,
@@ -60,9 +59,9 @@ def train(cfg: config.RunConfig, ctx: DistContext) -> None:
         clock.lap("sample")
 
         # 2 grade: is each answer correct? From here on, every rank has the whole batch
-        texts = [rollout.decode(r, run.tokenizer) for r in rollouts]
+        texts = [rollout.decode(r, run.tokenizer) for r in own_rollouts]
         problems = [run.problems[i] for i in chosen[mine]]
-        responses = ctx.gather(reward.grade_rollouts(problems, rollouts, texts, run.opened, **run.grading))
+        responses = ctx.gather(reward.grade_rollouts(problems, own_rollouts, texts, run.opened, **run.grading))
         batch = methods.Batch.of(responses, cfg.group_size, chosen, run.opened)
         clock.lap("grade")
 
@@ -117,9 +116,6 @@ def update(
     for mini in minis:
         if method.discriminative:  # DRPO, DisCO: a response's credit depends on the scores of its whole group
             credit_N, kl_grad = score_and_credit(policy, mini, cfg, ctx, on_policy=mini is minis[0])
-        else:  # GRPO and the others: it needs only its own advantage; vars: aggregate, clip_low, clip_high
-            advantage_N = mini.weight_PG.flatten()
-            how = vars(method.surrogate) | mini.sizes | {"max_tokens": cfg.max_response_tokens}
         batches.clear_gradients(policy, optimizer)
         for micro in mini.micro_batches:
             with micro.gradient_sync(policy):
@@ -130,8 +126,12 @@ def update(
                 elif method.discriminative:
                     credit = credit_N[micro.rows].to(logp_NT)
                     loss = drpo.micro_batch_loss(*logps, credit, kl_grad, mini.n_tokens, cfg.kl_estimator, cfg.score)
-                else:
-                    loss = -baselines.clipped_surrogate(*logps, advantage_N[micro.rows].to(logp_NT), **how)
+                else:  # GRPO and the others: it needs only its own advantage
+                    advantage_N, its = mini.weight_PG.flatten()[micro.rows].to(logp_NT), method.surrogate
+                    loss = -baselines.clipped_surrogate(
+                        *logps, advantage_N, its.clip_low, its.clip_high, its.aggregate, n_sequences=mini.n,
+                        n_tokens=mini.n_tokens, max_tokens=cfg.max_response_tokens,
+                    )  # fmt: skip
                     mini.add_to_log(-loss, drpo.kl_per_token(*logps).sum(), micro.mask_NT.sum())
                 (loss * ctx.size).backward()  # DDP and FSDP average over ranks; the batch's gradient is a sum
             if mini is minis[0]:  # still the policy that sampled
@@ -168,9 +168,10 @@ def main(argv=None):
         from minidrpo.show import memory
 
         return memory.main([word for word in argv if word != "--dry-run"])
-    cfg = config.parse(argv, "train.py", "Train a reasoning model to think shorter with DRPO.")
+    about = "Train a reasoning model to think shorter with DRPO. --dry-run beside other flags: what each GPU must hold."
+    cfg = config.parse(argv, "train.py", about)
     transformers.utils.logging.disable_progress_bar()
-    sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 still gets its table
+    cli.print_anything()
     ctx = init_distributed()
     with shutdown(ctx), cli.machine_trouble(ctx.rank, gone=ctx.gone), lock.held(cfg.directory, ctx):
         train(cfg, ctx)

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import difflib
 import errno
+import io
 import re
 import sys
 import time
@@ -227,6 +228,12 @@ def visible(text: str) -> str:
 def say(text: str, file=None) -> None:
     """print, for lines that hold names: of files, of models, of what strangers wrote."""
     print(visible(text), file=file)
+
+
+def print_anything() -> None:
+    """From now on a standard output without UTF-8 gets "?" for what it cannot hold, not an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not where a caller has put something else
+        sys.stdout.reconfigure(errors="replace")
 
 
 def fail(message, rank=0, code=2, patience=10):

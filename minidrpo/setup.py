@@ -125,6 +125,9 @@ def start(cfg: config.RunConfig, ctx: DistContext) -> Run | None:
     with cli.user_errors(ctx.rank), contextlib.ExitStack() as at_a_mistake:
         held = at_a_mistake.enter_context(lock.claim(cfg.directory, ctx))
         log = RunLog(cfg, ctx)
+        path = checkpoint.newest(cfg.directory) or cfg.model
+        if len(set(ctx.gather([(str(path), *(e["step"] for e in log.evaluations))]))) > 1:
+            raise ValueError(f"ranks see different checkpoints: {cfg.directory} must be on a disk all nodes share")
         if log.is_finished():
             return None
         log.say(f"device: {hardware.describe(ctx)}")
@@ -132,9 +135,6 @@ def start(cfg: config.RunConfig, ctx: DistContext) -> Run | None:
             log.say(f"warning: {words}")
         if ctx.device.type == "cuda":
             warn_of_memory(cfg, ctx, log)
-        path = checkpoint.newest(cfg.directory) or cfg.model
-        if len(set(ctx.gather([str(path)]))) > 1:
-            raise ValueError(f"ranks see different checkpoints: {cfg.directory} must be on a disk all nodes share")
         reading = functools.partial(checkpoint.naming_the_older, path) if path != cfg.model else contextlib.nullcontext
         with reading():
             tokenizer = loading.load_tokenizer(path, cfg.trust_remote_code)

@@ -175,7 +175,7 @@ def test_wrong_orders_and_what_is_stale_raise(small_model, tmp_path, monkeypatch
     sampler = rollout.make_sampler("vllm", small_model, tmp_path, None, device="cpu", max_model_len=64)
     ask = dict(n=2, temperature=1.0, max_tokens=4, seeds=[1])
     sampler.sample([[3, 4]], **ask)
-    sampler.sleep(), sampler.sleep(), sampler.wake()  # awake, but what it held is gone
+    sampler.sleep(), sampler.sleep(), sampler._wake()  # awake, but what it held is gone
     with pytest.raises(AssertionError, match="holds no weights"):
         sampler.sample([[3, 4]], **ask)
     sampler.update_weights(small_model)

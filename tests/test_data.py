@@ -1,5 +1,6 @@
 """data.py: both schemas from every kind of file, one clear line for what is wrong, prompts as ids, the batch order."""
 
+import dataclasses
 import json
 from datetime import datetime
 
@@ -409,6 +410,8 @@ def test_a_fingerprint_is_of_questions_truths_and_order():
 
     others = [rows[::-1], rows[:4], rows[1:], [*rows, rows[0]], [rows[1], rows[0], *rows[2:]]]
     others += [[rows[0] | {"answer": 7}, *rows[1:]], [rows[0] | {"problem": "q"}, *rows[1:]]]
+    problems = data.rows_to_problems(rows, "s", "w")
+    assert data.fingerprint([dataclasses.replace(problems[0], grader="knights"), *problems[1:]]) != of(rows)
     assert of(rows) == of([dict(row) for row in rows]) and len({of(rows), *map(of, others)}) == 1 + len(others)
 
 

@@ -7,7 +7,6 @@ import io
 import json
 import re
 import shlex
-import sys
 
 import pytest
 import torch
@@ -106,7 +105,6 @@ def example(tmp_path_factory):
              "--samples=2", "--run-dir=run"]  # fmt: skip
     with contextlib.chdir(folder), contextlib.redirect_stdout(said):
         exec(compile(code, "docs/data.md", "exec"), {})
-        sys.stdout.reconfigure = lambda **_: None
         train.main([*command.split(), *short])
     promised = [re.search(r"print\(.*?\)  # (.*)", code)[1], re.search(r"say what it read: `(.*?)`", page)[1]]
     return said.getvalue(), promised, folder / "run"

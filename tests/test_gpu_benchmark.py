@@ -99,7 +99,7 @@ def test_what_was_not_run_is_not_measured():
 def test_the_first_hour(tmp_path):
     """Every part in its own process, on the CPU at toy shapes; vLLM is not there, and that costs its rows alone."""
     out = tmp_path / "gpu.json"
-    command = [sys.executable, "-m", "experiments.benchmarks.gpu", "--first-hour", "--small", f"--out={out}"]
+    command = [sys.executable, "-m", "experiments.benchmarks.gpu", "--first-hour", "--small", "--out", out]
     flags = ["--variants", "checkpointing"]
     done = subprocess.run(command + flags, capture_output=True, text=True, cwd=ROOT, timeout=1100)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -7,6 +7,7 @@ import random
 import re
 import time
 
+import pyarrow.parquet
 import pytest
 
 from minidrpo.tasks import data, knights
@@ -222,6 +223,13 @@ def test_a_copy_of_the_public_files_is_read_as_it_is(tmp_path):
     path.write_text('{"problem": "p", "answer": "Zoey lies", "grader": "knights"}')
     with pytest.raises(ValueError, match="row 0, column 'answer': no identity"):
         data.load_problems(str(path))
+
+
+def test_the_column_grader_is_read_from_parquet_too(tmp_path):
+    row = {"problem": "p", "answer": "Zoey is a knave", "grader": "knights", "unused": 1}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "own.parquet")
+    (problem,) = data.load_problems(str(tmp_path / "own.parquet"))
+    assert problem.grader == "knights"
 
 
 def test_the_task_is_loaded_by_name_for_any_model():

@@ -144,6 +144,15 @@ def test_a_recurrent_model_is_sampled_without_a_cache(small_model):
     assert cached.cached and cached.note is None
 
 
+def test_memory_that_runs_out_says_nothing_of_the_cache(small_model, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(rollout.TransformersSampler, "_read", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        rollout.TransformersSampler(small_model)
+
+
 def test_without_a_cache_the_responses_are_the_same(small_model):
     prompts = [[5, 6, 7, 8, 9], [3], [4, 4], [7, 8, 2]]
     request = dict(n=3, temperature=1.0, top_p=0.9, max_tokens=16, seeds=[0, 1, 2, 3])

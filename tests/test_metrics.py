@@ -102,6 +102,7 @@ def test_majority_vote():
     assert vote(("5", True), ("4", False), ("5", True)) and not vote(("5", True), ("4", False), ("4", False))
     assert vote(("5", True), ("4", False)) and not vote(("4", False), ("5", True))
     assert vote((None, False), (None, False), ("5", True)) and not vote((None, False))
+    assert vote(("1/2", True), ("3", False), ("0.5", True), ("3", False), (r"\frac12", True)), "one answer, three forms"
 
 
 def test_breakdown_by_source():

@@ -114,6 +114,22 @@ def test_a_rank_dies(undisturbed, tmp_path, rank):
     same(tmp_path, undisturbed)
 
 
+def test_ranks_that_see_different_runs_say_so(undisturbed, tmp_path):
+    """A directory that is not shared: rank 0 sees a finished run, rank 1 none."""
+    script = f"""import config, sys
+from minidrpo import setup
+from minidrpo.engine.distributed import init_distributed, shutdown
+ctx = init_distributed()
+with shutdown(ctx):
+    setup.start(config.parse({FLAGS} + ["--run-dir=" + sys.argv[1 + ctx.rank]], "train.py", ""), ctx)
+"""
+    (tmp_path / "script.py").write_text(script)
+    command = [*TORCHRUN, "--nproc_per_node=2", tmp_path / "script.py", undisturbed, tmp_path / "own"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
+    assert done.returncode and "must be on a disk all nodes share" in done.stderr, done.stderr[-2000:]
+    assert done.stderr.count("Traceback") == 1, "torchrun's own"
+
+
 @pytest.fixture
 def two_hosts():
     """(names, addresses, interface) of two network namespaces joined by a veth pair."""

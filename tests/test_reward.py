@@ -84,7 +84,7 @@ def test_truth_oddities():
     assert same_answer("0.1", 0.1) and same_answer(r"\frac{1}{10}", 0.1)
     assert same_answer("1e22", 1e22)
     assert not same_answer("5", []) and not same_answer("", "") and not same_answer("5", "")
-    assert same_answer("None", "None")
+    assert same_answer("None", "None") and not same_answer("None", None) and not same_answer("True", True)
     assert same_answer("9007199254740993", 9007199254740993)
     assert not same_answer("9007199254740992", 9007199254740993)
 

@@ -196,7 +196,7 @@ def test_a_sampler_with_weights_of_its_own_gets_the_trainers():
 def test_make_sampler(model):
     sampler = make_sampler("auto", model, "nowhere", None, device="cpu", max_model_len=99)
     assert isinstance(sampler, TransformersSampler) and sampler.max_model_len == 99 and sampler.eos_ids == EOS
-    sampler.wake(), sampler.update_weights(model), sampler.sleep()
+    sampler.sleep(), sampler.update_weights(model)
     assert sampler.model is model
     with pytest.raises(ValueError, match="sampler 'sglang'"):
         make_sampler("sglang", model, "nowhere", None, device="cpu")

@@ -40,6 +40,15 @@ def test_a_reader_that_leaves_does_not_end_the_run(tmp_path, monkeypatch):
     log.say("two")
 
 
+def test_numbers_that_are_not_finite_are_null_in_the_file(tmp_path):
+    """NaN and Infinity are not JSON: other readers refuse the line."""
+    log = RunLog(config.make(run_dir=str(tmp_path)), DistContext())
+    log.progress(range(1))
+    log.step(1, {"kl": float("inf"), "objective": float("nan"), "accuracy": 0.5, "mean_length": 1.0, "grad_norm": 1.0})
+    written = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail)
+    assert written["kl"] is None and written["objective"] is None and written["accuracy"] == 0.5
+
+
 def test_averages_over_different_sets_are_not_compared():
     of = {"accuracy": 0.5, "mean_length": 100.0}
     reference = {"sets": {"a": of, "b": of}, "average": {"plain": of, "paper": of}, "config": {"model": "m"}}

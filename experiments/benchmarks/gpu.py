@@ -135,7 +135,7 @@ def report(result: dict) -> str:
 def first_hour(args, argv, keep):
     """Every part in a process of its own, in the order of PARTS."""
     part_out = args.out.with_suffix(".part.json")
-    again = [word for word in argv if word != "--first-hour" and not word.startswith("--out")]
+    again = [word for word in argv if word != "--first-hour"]  # of --only and --out the last one counts
     for name in args.only:
         part_out.unlink(missing_ok=True)
         command = [sys.executable, "-m", "experiments.benchmarks.gpu", *again, f"--only={name}", f"--out={part_out}"]

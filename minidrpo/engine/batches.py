@@ -139,11 +139,6 @@ class MiniBatch:
             for i, piece in enumerate(pieces)
         ]
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        """What a mean over the whole mini-batch is divided by."""
-        return {"n_sequences": self.n, "n_tokens": self.n_tokens}
-
     def add_to_log(self, objective: Tensor, kl_sum: Tensor, n_tokens: Tensor) -> None:
         """Add a micro-batch's part of what `update_numbers` reports."""
         self.sums += torch.stack([x.detach().double().cpu() for x in (objective, kl_sum, n_tokens)])

@@ -82,6 +82,7 @@ def save(
                 (partial / "trainer.json").write_text(json.dumps(noted) + "\n")
                 for path in (*partial.iterdir(), *(partial / TRAINER).iterdir()):
                     _flush(path)
+                _flush(partial)
                 _remove(final)
                 os.rename(partial, final)
                 _flush(final.parent)

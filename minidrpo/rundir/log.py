@@ -28,7 +28,7 @@ from minidrpo.cli import flag_of, visible
 from minidrpo.engine import hardware
 from minidrpo.files import read_json
 from minidrpo.rundir import checkpoint, jsonl, lock, outlook, track
-from minidrpo.rundir.metrics import step_times, time_line
+from minidrpo.rundir.metrics import as_json, step_times, time_line
 
 TIME = "%Y-%m-%d %H:%M:%S"
 SAMPLED_GROUPS = 2  # whole groups of responses kept per step: credit only makes sense beside the rest of its group
@@ -126,7 +126,7 @@ class RunLog:
         """One step's numbers."""
         if not self.main:
             return
-        jsonl.append(self.dir / "metrics.jsonl", [{"step": step} | numbers])
+        jsonl.append(self.dir / "metrics.jsonl", [as_json({"step": step} | numbers)])
         keys = {"accuracy": "acc", "mean_length": "len", "kl": "kl", "grad_norm": "grad"}
         self.bar.set_postfix({short: f"{numbers[key]:.3g}" for key, short in keys.items()})
         if self.first_step and step < self.cfg.steps:

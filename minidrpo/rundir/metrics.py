@@ -126,12 +126,10 @@ def pass_at_k(n_correct_P, n: int, k: int) -> float:
 
 
 def majority_is_right(group: list[GradedResponse]) -> bool:
-    """Is the most frequent answer of one problem right? Among equally frequent ones the first sampled decides."""
-    votes = Counter(r.answer for r in group if r.answer is not None)
-    if not votes:
-        return False
-    winner = votes.most_common(1)[0][0]
-    return next(r.correct for r in group if r.answer == winner)
+    """Is the most frequent answer of one problem right? Right ones are one answer, however they are written; wrong ones
+    are compared as text. Among equally frequent answers the first sampled decides."""
+    votes = Counter((r.correct, None if r.correct else r.answer) for r in group if r.answer is not None)
+    return bool(votes) and votes.most_common(1)[0][0][0]
 
 
 AES = {"a": 1.0, "b": 3.0, "c": 10.0}

@@ -41,12 +41,15 @@ def claim_directory(
 ) -> None:
     """Write config.json, or refuse (ValueError) a directory whose responses another model, data set or sampling
     setting gave. One that holds no responses is anybody's. now: the date that prompts tell."""
-    prompts = json.dumps([[p.source, p.index, p.truth, ids] for p, ids in zip(problems, prompt_ids, strict=True)])
+    asked_of = [
+        [p.source, p.index, p.truth, ids, *([p.grader] if p.grader else [])]
+        for p, ids in zip(problems, prompt_ids, strict=True)
+    ]
     asked = {
         "model": cfg.model,
         "weights": fingerprint(cfg.model),
         "datasets": list(cfg.datasets),
-        "prompts": hashlib.sha256(prompts.encode()).hexdigest(),
+        "prompts": hashlib.sha256(json.dumps(asked_of).encode()).hexdigest(),
         "max_response_tokens": max_response_tokens,
     }
     asked |= {name: getattr(cfg, name) for name in ("samples", "temperature", "top_p", "chunk", "seed", "sampler")}

@@ -349,10 +349,11 @@ def _templated(text, tokenizer, name, now):
 
 
 def fingerprint(problems: Sequence[Problem]) -> int:
-    """Of questions, truths and their order: equal for equal data, on every rank and at every start."""
+    """Of questions, truths, graders and their order: equal for equal data, on every rank and at every start."""
     total = 0
     for p in problems:
-        total = zlib.crc32(repr((p.index, p.prompt, p.truth)).encode("utf-8", "backslashreplace"), total)
+        known = (p.index, p.prompt, p.truth, *([p.grader] if p.grader else []))
+        total = zlib.crc32(repr(known).encode("utf-8", "backslashreplace"), total)
     return total
 
 

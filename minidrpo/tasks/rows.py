@@ -35,8 +35,9 @@ def _read_parquet(file):
 
     try:
         names = pyarrow.parquet.read_schema(file).names
-        used = [name for name in names if name in TEXT_COLUMNS + TRUTH_COLUMNS]
-        table = pyarrow.parquet.read_table(file, columns=used or None)  # without any of them, all are named
+        used = [name for name in names if name in (*TEXT_COLUMNS, *TRUTH_COLUMNS, "grader")]
+        known = set(used) & set(TEXT_COLUMNS)  # without any of them, all are named
+        table = pyarrow.parquet.read_table(file, columns=used if known else None)
         columns = {name: _plain_column(table[name]) for name in table.column_names}
     except (pyarrow.ArrowException, ValueError, OverflowError) as error:  # the latter two: dates of the year 99999
         raise ValueError(f"{file}: is not a readable parquet file: {one_line(error)}") from error
