@@ -1,7 +1,8 @@
-"""corner.py - which rule is short on easy prompts and careful on hard ones, if training is long enough?
+r"""corner.py - which rule is short on easy prompts and careful on hard ones, if training is long enough?
 
     python -m experiments.corner                200 steps each, 80 % easy prompts, two seeds; goes on where it stopped
-    python -m experiments.corner --steps 300 --dir runs/study-corner300 --methods drpo-solved rloo-lp --seeds 0 1 2
+    python -m experiments.corner --steps 300 --dir runs/study-corner300 --methods drpo-solved rloo-lp \
+        --strengths 0.2 0.6 --seeds 0 1 2 3 4
 
 The corner: at most 25 tokens on easy prompts and more than 95 % right on hard ones. mode_model.py predicts who gets
 there (LONG_RUNS); this trains the same rows on the embedded base of the thinking world, with the problems and the
@@ -13,6 +14,7 @@ second time, on test problems that nothing was chosen by ("fresh", FRESH).
 """
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -31,7 +33,17 @@ from minidrpo.tasks import data
 OUT = Path(__file__).parent / "results"
 SEEDS, SHARE, LR = (0, 1), 0.8, 2e-4
 EASY_TOKENS, HARD_ACCURACY = 25, 0.95
-BUDGET = study.Study(dir="runs/study-corner", steps=200)
+
+
+@dataclass(frozen=True)
+class Corner(study.Study):
+    steps: int = 200
+    dir: str = "runs/study-corner"
+    strengths: tuple[float, ...] = ()
+    """Only these; none: all."""
+
+
+BUDGET = Corner()
 FRESH = slice(BUDGET.max_problems, BUDGET.max_problems + 1000)
 """Which test problems of the thinking world are fresh: the study's tables stop before them."""
 
@@ -115,7 +127,11 @@ def main(argv=None):
     budget = cli.parse(BUDGET, argv, prog="corner.py", description="Long runs: who gets easy short and hard right?")
     with cli.user_errors(), cli.machine_trouble(), lock.held(budget.dir, flag="--dir"):
         study.claim_directory(budget)
-        wanted = [c for c in cells(budget.seeds or SEEDS) if not budget.methods or c.method in budget.methods]
+        wanted = [
+            cell for cell in cells(budget.seeds or SEEDS)
+            if cell.method in (budget.methods or [cell.method])
+            and cell.strength in (budget.strengths or [cell.strength])
+        ]  # fmt: skip
         errors = study.run_all([study.run_config(budget, c, LR, "study") for c in wanted], budget, "corner", 0)
         found = collect(budget, wanted)
         name = "corner" if budget.steps == BUDGET.steps else f"corner_{budget.steps}"
