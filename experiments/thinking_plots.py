@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments import mode_model, thinking_tables
+from experiments import mode_model, thinking_report, thinking_tables
 from experiments.study_cells import MIDDLE
 from experiments.thinking_tables import NAMES, Results
 from minidrpo import cli
@@ -185,7 +185,7 @@ def write_all(path: str | Path, out: Path, frontier_png: str | Path):
     results, predicted = thinking_tables.read(path), pd.read_csv(PREDICTED)
     cells = thinking_tables.table(results)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "thinking.md").write_text(thinking_tables.markdown(results, cells, predicted), encoding="utf-8")
+    (out / "thinking.md").write_text(thinking_report.markdown(results, cells, predicted), encoding="utf-8")
     print(out / "thinking.md")
     Path(frontier_png).parent.mkdir(parents=True, exist_ok=True)
     for draw, data, png in (

@@ -21,7 +21,7 @@ from experiments import mode_model
 from experiments.study_cells import ABLATION, MIDDLE, STRENGTHS
 from experiments.study_rows import problems_path
 from minidrpo.files import plain_file
-from minidrpo.rundir.metrics import AES, aes
+from minidrpo.rundir.metrics import aes
 from minidrpo.tasks.thinking import EASY_SHARE
 
 DRAWS = 1000
@@ -60,6 +60,8 @@ class Results:
     """Held-out rows of finished runs and of the bases, and rows of failed runs."""
     runs: pd.DataFrame
     """One row per run; level, right and tokens hold arrays over problems. right: share of a problem's responses."""
+    tuning: pd.DataFrame
+    """Rows of the runs that the learning rates were chosen by, on validation problems."""
 
     def of(self, method, strength=None, share=EASY_SHARE, bases=(0,)) -> pd.DataFrame:
         """The runs of one cell. strength None: the one of the map."""
@@ -81,7 +83,9 @@ def read(path: str | Path) -> Results:
         raise ValueError(f"{path}: holds no finished run of the study")
     for key in ("level", "right", "tokens"):
         runs[key] = [np.array(text.split(), dtype=float) for text in runs[key]]
-    return Results(rows[(rows.role == "study") & rows.phase.isin(["held out", "failed"])], runs)
+    rows = rows[rows.phase.isin(["held out", "failed"])]
+    tuning = rows[(rows.role == "lr") & (rows.method != "base")]
+    return Results(rows[rows.role == "study"], runs, tuning)
 
 
 # ----------------------------------------------------------------------------------------------------------- intervals
@@ -307,89 +311,3 @@ def common_lengths(results: Results, cells: pd.DataFrame, share=EASY_SHARE, ever
 
 def _of_draws(draws):
     return Estimate(draws.mean(), *np.percentile(draws, [2.5, 97.5]))
-
-
-# ------------------------------------------------------------------------------------------------------------- markdown
-
-
-def markdown(results: Results, cells: pd.DataFrame, predicted: pd.DataFrame) -> str:
-    """thinking.md."""
-    lines = ["# The study of the thinking world", "", (__doc__ or "").split("\n\n")[1].replace("\n", " "), ""]
-    lines += ["## What it decides", ""]
-    lines += [
-        f"- {'holds' if ok else '**does not hold**'}: {words}"
-        for words, ok in statements(results, cells, predicted).items()
-    ]
-    for share in sorted(set(cells.share)):
-        decided = ablation(results, share)
-        if share >= EASY_SHARE and len(decided) > 1:
-            bases = sorted(set(results.runs.base))
-            head = ("method", "runs", "hard prompts, %", *(f"base {b}" for b in bases), "apart from GRPO-LP")
-            lines += ["", f"## Is it the std? Share of easy prompts {share:g}", "", *_rows(head)]
-            for row in decided.itertuples():
-                by_base = [f"{100 * row.by_base[b]:.1f}" if b in row.by_base else "" for b in bases]
-                apart = "" if row.method == "grpo-lp" else "yes" if row.apart else "no"
-                lines += _rows((NAMES[row.method], row.runs, row.hard.text(), *by_base, apart), head=False)
-    ranges = survival(cells)
-    if len(ranges):
-        lines += ["", f"## Strengths that a method survives (hard prompts above {100 * SURVIVES:.0f} %)", ""]
-        lines += _rows(("method", "tested", "survived", "largest / smallest"))
-        for row in ranges.itertuples():
-            ratio = f"{row.survived[-1] / row.survived[0]:g}" if row.survived else "none"
-            texts = (", ".join(f"{s:g}" for s in own) for own in (row.tested, row.survived))
-            lines += _rows((NAMES[row.method], *texts, ratio), head=False)
-    shared = common_lengths(results, cells)
-    if len(shared):
-        lines += ["", "## At the same length on hard prompts as DRPO", ""]
-        lines += ["On the line through a method's strengths; share of easy prompts 0.8, base 0.", ""]
-        lines += _rows(("method", "tokens, hard", "hard prompts, %", "DRPO", "difference, points"))
-        for row in shared.itertuples():
-            texts = (row.other.text(), row.drpo.text(), row.difference.text())
-            lines += _rows((NAMES[row.method], row.tokens, *texts), head=False)
-    for share in sorted(set(cells.share)):
-        lines += ["", f"## All cells, share of easy prompts {share:g}, base 0", "", *_all_cells(results, cells, share)]
-    constants = ", ".join(f"{key} = {value:g}" for key, value in AES.items())
-    lines += [
-        "",
-        f"AES ({constants}): against DisCO at the same share | against the method's own run without its length term",
-    ]
-    lines[-1] += " (the paper's convention; only where the study holds such runs). Short: share of responses that begin"
-    lines[-1] += " the short way. Brackets: 95 % intervals."
-    return "\n".join(lines) + "\n"
-
-
-def _all_cells(results, cells, share):
-    head = (
-        "method",
-        "strength",
-        "runs",
-        "all, %",
-        "easy, %",
-        "hard, %",
-        "tokens",
-        "short, easy / hard, %",
-        "AES",
-        "AES, own",
-    )
-    yield from _rows(head)
-    base = results.of("base")
-    if len(base):
-        numbers = [estimate(base, "right", group).text() for group in GROUPS]
-        short = results.rows[(results.rows.method == "base") & (results.rows.base == 0)].set_index("group").short
-        ways = f"{100 * short['easy']:.0f} / {100 * short['hard']:.0f}"
-        yield from _rows(("base", "", "", *numbers, estimate(base, "tokens", "all").text(1), ways, "", ""), head=False)
-    for row in cells[cells.share == share].itertuples():
-        runs = f"{row.runs}" + (f" ({row.failed} failed)" if row.failed else "")
-        strength = "" if pd.isna(row.strength) else f"{row.strength:g}".replace("e-0", "e-")
-        if not row.runs:
-            yield from _rows((NAMES[row.method], strength, runs, *[""] * 7), head=False)
-            continue
-        numbers = [row.right_all.text(), row.right_easy.text(), row.right_hard.text(), row.tokens_all.text(1)]
-        scores = ["" if pd.isna(score) else f"{score:+.2f}" for score in (row.aes, row.aes_own)]
-        ways = f"{100 * row.short_easy:.0f} / {100 * row.short_hard:.0f}"
-        yield from _rows((NAMES[row.method], strength, runs, *numbers, ways, *scores), head=False)
-
-
-def _rows(texts, head=True):
-    lines = ["| " + " | ".join(map(str, texts)) + " |"]
-    return [*lines, "| " + " | ".join(["---"] * len(texts)) + " |"] if head else lines

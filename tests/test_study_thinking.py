@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import study_rows, thinking_plots, thinking_tables
+from experiments import study_rows, thinking_plots, thinking_report, thinking_tables
 from experiments.study_cells import MIDDLE, STRENGTHS
 from minidrpo.rundir.metrics import aes
 
@@ -175,7 +175,7 @@ def test_frontiers_are_compared_where_both_are(tmp_path):
     for row in shared.itertuples():
         assert row.difference.mean == pytest.approx(-0.2, abs=0.02) and row.difference.high < 0
         assert row.difference.mean == pytest.approx(row.other.mean - row.drpo.mean)
-    text = thinking_tables.markdown(results, table, ALL_PREDICTED)
+    text = thinking_report.markdown(results, table, ALL_PREDICTED)
     assert text.count("| RLOO-LP | 60 |") == 1 and "## At the same length on hard prompts as DRPO" in text
 
 
@@ -202,7 +202,7 @@ def test_the_table_has_the_numbers_of_the_runs(study):
 
 
 def test_the_page_says_what_holds_and_counts_what_failed(study, tmp_path):
-    text = thinking_tables.markdown(*study, ALL_PREDICTED)
+    text = thinking_report.markdown(*study, ALL_PREDICTED)
     assert text.count("- holds: ") == 6 and "does not hold" not in text
     assert "| DRPO | 0.001, 0.01, 0.1, 0.5 | 0.001, 0.01, 0.1, 0.5 | 500 |" in text
     assert "| GRPO-LP | 0.01, 0.1, 1 |  | none |" in text and "| ALP | 1e-8 | 3 |" in text
@@ -216,7 +216,21 @@ def test_the_page_says_what_holds_and_counts_what_failed(study, tmp_path):
     results = thinking_tables.read(path)
     cells = thinking_tables.table(results)
     assert list(thinking_tables.survival(cells).survived) == [[0.1]]
-    assert "| DRPO | 0.5 | 0 (1 failed) |" in thinking_tables.markdown(results, cells, ALL_PREDICTED)
+    assert "| DRPO | 0.5 | 0 (1 failed) |" in thinking_report.markdown(results, cells, ALL_PREDICTED)
+
+
+def test_the_page_shows_every_learning_rate_and_the_one_used(tmp_path):
+    path = made_up(tmp_path / "thinking.csv", {("drpo", 0.1, 0.8): HARD, ("grpo-lp", 0.1, 0.8): COLLAPSED})
+    rows = pd.read_csv(path, dtype=str)
+    rows.loc[rows.method == "drpo", "lr"] = "0.0004"
+    tried = [("drpo", 2e-4, 0.81, 70), ("drpo", 4e-4, 0.96, 78), ("grpo-lp", 2e-4, 0.33, 30)]
+    about = {"role": "lr", "phase": "held out", "group": "all"}
+    more = [about | {"method": m, "lr": lr, "accuracy": right, "mean_length": n} for m, lr, right, n in tried]
+    more.append(about | {"method": "grpo-lp", "lr": 4e-4, "phase": "failed"})
+    pd.concat([rows, pd.DataFrame(more)]).to_csv(path, index=False)
+    results = thinking_tables.read(path)
+    text = thinking_report.markdown(results, thinking_tables.table(results), ALL_PREDICTED)
+    assert "| DRPO | 81.0 (70) | **96.0 (78)** |\n| GRPO-LP | 33.0 (30) | failed |" in text
 
 
 # ------------------------------------------------------------------------------------------------------------- figures
