@@ -103,11 +103,6 @@ class _Reader(Tokens):
                 result = ("call", "mod", result, self.factor())
             elif self.starts_factor() or (token and result[0] == "word" and is_number(token)):  # «june» 20
                 result = self.beside(result)
-            elif is_number(token) and is_number(self.peek(-1)) and self.peek(1) == "/" and is_number(self.peek(2)):
-                top, _, bottom = number(self.take()), self.take(), number(self.take())
-                result = mixed_number(result, ("div", ("num", top), ("num", bottom)))  # 1 4/5
-                if result is None:
-                    raise Unreadable("two numbers side by side")
             else:
                 return result
 
@@ -122,11 +117,8 @@ class _Reader(Tokens):
         return token is not None and (token not in tables.NO_FACTOR or token == "|" and not self.open_bars)
 
     def beside(self, left):
-        r"""Juxtaposition: a product, except 1\frac45 (mixed), 5 million, 5 percent and units inside a list."""
-        token, literal = self.peek(), left[0] == "num" and is_number(self.peek(-1))
-        right = self.factor()
-        if literal and token in tables.FRACTIONS and right[0] == "div" and right[1][0] == right[2][0] == "num":
-            return mixed_number(left, right) or product(left, right)
+        r"""Juxtaposition: a product, except 5 million, 5 percent and units inside a list."""
+        token, right = self.peek(), self.factor()
         if right[0] == "word" and left[0] != "word":
             if right[1] in tables.SCALES:
                 return product(left, ("num", Fraction(10) ** tables.SCALES[right[1]]))
@@ -139,6 +131,8 @@ class _Reader(Tokens):
     def factor(self):
         start = self.at
         result = self.atom()
+        if is_number(self.peek(-1)) and self.at == start + 1:
+            result = self.mixed(result)
         while token := self.accept("^", "!", "°", "%", "_"):
             self.nest()
             if token == "^":
@@ -158,6 +152,23 @@ class _Reader(Tokens):
                     raise Unreadable("subscript")
                 result = ("base", str(result[1]), self.raw())
         return result
+
+    def mixed(self, whole):
+        r"""Of 1\frac45 and 1 4/5 the mixed number, before % and ° behind it; of any other number itself."""
+        start, kind = self.at, self.plain_fraction()
+        if not kind or kind == "/" and self.peek(-2) in tables.OVER:
+            return whole
+        if kind == "/":
+            top, _, bottom = number(self.take()), self.take(), number(self.take())
+            fraction = ("div", ("num", top), ("num", bottom))
+        else:
+            fraction = self.atom()
+        result = mixed_number(whole, fraction)
+        if result is None:
+            self.at = start
+        elif self.peek() in ("^", "!"):  # of the fraction or of all?
+            raise Unreadable("a power of a mixed number")
+        return result or whole
 
     def exponent(self):
         """After ^: {...}, or a signed number or atom (plain text writes 2^10 and 10^-3)."""
@@ -210,18 +221,6 @@ class _Reader(Tokens):
             raise Unreadable(f"unexpected {token!r}")
         self.depth -= 1
         return result
-
-    def decimal(self, token):
-        r"""A number; 0.1\overline{6} is 1/6."""
-        value = number(token)
-        if token.endswith(".") and self.peek() not in tables.DOT_ENDS:  # 0.-7, 0.\frac12
-            raise Unreadable("a number without its decimals")
-        if "." in token and self.accept(r"\overline", r"\bar"):
-            digits, places = self.raw(), len(token.partition(".")[2])
-            if not digits.isdigit():
-                raise Unreadable("overline")
-            value += Fraction(int(digits), (10 ** len(digits) - 1) * 10**places)
-        return ("num", value)
 
     def bracket(self):
         open_, found, close = self.take(), self.items(), self.take(")", "]")

@@ -206,6 +206,9 @@ def number(token):
     return Fraction(mantissa.rstrip(".") or "0") * Fraction(10) ** int(exponent or 0)
 
 
+_PLAIN_FRACTION = re.compile(r"\d\d(?!\d)|(?:\d|\{ \d+ \}) (?:\d|\{ \d+ \})(?!\d)", re.ASCII)  # what follows \frac
+
+
 class Tokens:
     """A text as a list of tokens with a reading position."""
 
@@ -225,6 +228,25 @@ class Tokens:
 
     def accept(self, *wanted):
         return self.take() if self.peek() in wanted else None
+
+    def decimal(self, token):
+        r"""A number; 0.1\overline{6} is 1/6."""
+        value = number(token)
+        if token.endswith(".") and self.peek() not in tables.DOT_ENDS:  # 0.-7, 0.\frac12
+            raise Unreadable("a number without its decimals")
+        if "." in token and self.accept(r"\overline", r"\bar"):
+            digits, places = self.raw(), len(token.partition(".")[2])
+            if not digits.isdigit():
+                raise Unreadable("overline")
+            value += Fraction(int(digits), (10 ** len(digits) - 1) * 10**places)
+        return ("num", value)
+
+    def plain_fraction(self):
+        r"""What writes a fraction of whole numbers that stands next: \frac, \dfrac ..., "/", or None."""
+        if self.peek() in tables.FRACTIONS:
+            ahead = " ".join(token or "" for token in self.tokens[self.at + 1 : self.at + 7])
+            return self.peek() if _PLAIN_FRACTION.match(ahead) else None
+        return "/" if is_number(self.peek()) and self.peek(1) == "/" and is_number(self.peek(2)) else None
 
     def raw(self):
         """The text of one argument that is a name, not an expression: the max of m_{max}."""
