@@ -234,7 +234,10 @@ def run(cfg: Config, ctx: DistContext) -> tuple | None:
         grading = {"require_think": data.thinks_aloud(tokenizer, prompt_ids[0])}
         if not grading["require_think"] and not all(problem.grader for problem in problems):
             notes.append(f"{cfg.model} does not think aloud: the last box of a whole response is its answer")
-        max_response_tokens, note = room_for_responses(cfg, max(map(len, prompt_ids)))
+        config = loading.read_config(cfg.model, cfg.trust_remote_code)
+        vocabulary = getattr(config.get_text_config(decoder=True), "vocab_size", None) or float("inf")
+        loading.check_ids(prompt_ids, vocabulary, cfg.model)
+        max_response_tokens, note = room_for_responses(cfg, config, max(map(len, prompt_ids)))
         reference = read_reference(cfg.reference) if cfg.reference else None
         if ctx.is_main:
             claim_directory(output, cfg, max_response_tokens, problems, prompt_ids, now)
@@ -290,12 +293,8 @@ def make_sampler(cfg: Config, tokenizer, max_model_len: int, ctx: DistContext):
     )
 
 
-def room_for_responses(cfg: Config, longest_prompt: int) -> tuple[int, str | None]:
+def room_for_responses(cfg: Config, config, longest_prompt: int) -> tuple[int, str | None]:
     """(tokens a response may have, a note or None): --max-response-tokens, or what the model's context leaves."""
-    try:
-        config = transformers.AutoConfig.from_pretrained(cfg.model, trust_remote_code=cfg.trust_remote_code)
-    except Exception as error:  # whatever Transformers' readers raise
-        raise ValueError(f"no model config at {cfg.model}: {error}") from error
     context, why = loading.context_of(config)
     if context <= longest_prompt:
         raise ValueError(f"a prompt of {longest_prompt} tokens leaves no room in {context} tokens ({why})")

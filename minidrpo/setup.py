@@ -218,9 +218,7 @@ def check_sizes(cfg, problems, prompts, model, ctx):
             f"a prompt of {longest} tokens and --max-response-tokens {cfg.max_response_tokens} exceed the context of "
             f"{cfg.model}, {context} tokens ({why})"
         )
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    if max(map(max, prompts)) >= vocabulary:
-        raise ValueError(f"the tokenizer of {cfg.model} makes ids past the model's vocabulary of {vocabulary}")
+    loading.check_ids(prompts, model.get_input_embeddings().weight.shape[0], cfg.model)
     if len(problems) < cfg.prompts_per_step:
         raise ValueError(f"{cfg.train_data}: {len(problems)} problems are fewer than one step's {cfg.prompts_per_step}")
     memory.check_work_for(ctx.size, cfg)

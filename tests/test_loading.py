@@ -22,6 +22,7 @@ from transformers import (
 )
 
 import config
+import eval as evaluation
 import rollout
 import train
 from conftest import make_small_model
@@ -76,6 +77,30 @@ def test_a_weight_beside_the_models_own_does_no_harm(copied):
     loading.load_model(copied)
 
 
+@pytest.mark.parametrize("extra", ["mlp.up_proj.weight_scale", "self_attn.o_proj.bias", "self_attn.q_norm.weight"])
+def test_a_weight_more_in_a_part_of_the_model_is_named(copied, extra):
+    """It was passed over: a bias that config.json forgets, the scales of a quantized model."""
+    name = f"model.layers.1.{extra}"
+    save_file(load_file(copied / "model.safetensors") | {name: torch.ones(1)}, copied / "model.safetensors")
+    assert f"leaves out 1 weights of the files, such as {name}" in refusal(loading.load_model, copied)
+
+
+def test_tables_of_older_files_do_no_harm(copied):
+    inside = ("self_attn.rotary_emb.inv_freq", "self_attn.masked_bias", "attention.bias")
+    tables = {f"model.layers.1.{name}": torch.ones(8) for name in inside}
+    save_file(load_file(copied / "model.safetensors") | tables, copied / "model.safetensors")
+    loading.load_model(copied)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.bool, torch.int64])
+def test_weights_stored_as_integers_are_refused(copied, kind):
+    """They became floats without their scales."""
+    weights = load_file(copied / "model.safetensors")
+    changed = {name: w.to(kind) for name, w in weights.items() if kind != torch.uint8 or "proj" in name}
+    save_file(weights | changed, copied / "model.safetensors")
+    assert ".weight is stored as " in refusal(loading.load_model, copied)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_weight_that_is_not_finite_is_named(copied, bad):
     weights = load_file(copied / "model.safetensors")
@@ -89,6 +114,37 @@ def test_a_weight_that_is_not_finite_is_named(copied, bad):
 def test_a_config_that_makes_no_model_is_one_line(copied, fields):
     change(copied / "config.json", **fields)
     assert f"no causal language model at {copied}" in refusal(loading.load_model, copied)
+
+
+@pytest.mark.parametrize("fields, words", [({"dtype": "nope"}, "'nope'"), ({"vocab_size": "100"}, "'vocab_size'")])
+def test_a_wrong_config_is_not_laid_upon_the_tokenizer(copied, fields, words):
+    change(copied / "config.json", **fields)
+    said = refusal(loading.load_tokenizer, copied)
+    assert f"the config.json of {copied} cannot be used" in said and words in said
+
+
+def test_directories_that_are_no_models_are_named(copied, tmp_path):
+    assert f"a model is named by its directory, {copied}" in refusal(loading.load_tokenizer, copied / "config.json")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert "is a LoRA adapter, not a model: merge it" in refusal(loading.load_tokenizer, tmp_path)
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    assert "is a run directory, not a model's: it has no checkpoint" in refusal(loading.load_tokenizer, run)
+    for step in ("step_9", "step_10", "step_11_copy"):
+        shutil.copytree(copied, run / "checkpoints" / step)
+    assert f"its newest model is {run}/checkpoints/step_10" in refusal(loading.load_model, run)
+
+
+def test_ids_past_the_vocabulary_are_one_line_in_an_evaluation(copied, tmp_path, capsys):
+    tokenizer = loading.load_tokenizer(copied)
+    tokenizer.add_tokens([*(f"<{i}>" for i in range(20)), "knight"])  # the model has some rows more
+    tokenizer.save_pretrained(copied)
+    with pytest.raises(SystemExit) as stop:
+        evaluation.main(
+            ["--datasets=knights", "--max-problems=1", f"--model={copied}", f"--output-dir={tmp_path / 'out'}"]
+        )
+    assert stop.value.code == 2 and "makes ids past the model's vocabulary of 288" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------------- what it computes

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 import config
-import eval as evaluation
 import reward
 from conftest import ROOT, make_small_model
 from experiments import credit, study, study_plots, thinking_tables
@@ -204,7 +203,7 @@ def test_payloads_in_a_model_directory(name, trained, tmp_path, monkeypatch):
     for reader in (
         prompts, model,
         lambda: loading.load_model(folder, device="meta"),
-        lambda: evaluation.room_for_responses(evaluation.Config(model=str(folder)), 4),
+        lambda: loading.read_config(folder),
         lambda: memory.read_shapes(str(folder)),
         lambda: results.fingerprint(str(folder)),
     ):  # fmt: skip

@@ -4,9 +4,11 @@ import math
 import os
 import re
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import (
@@ -23,6 +25,9 @@ from transformers.utils import cached_file
 from minidrpo.engine import probe
 from minidrpo.files import plain_files
 
+# Tables that older files hold beside the weights
+MASKS = re.compile(r"(attn|attention)\.(masked_)?bias$|\.inv_freq$")
+
 
 def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer beside the model, local directory or Hub id. Raises ValueError in one line."""
@@ -34,6 +39,7 @@ def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrai
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
         something = tokenizer("1 + 1", add_special_tokens=False)["input_ids"]
     except Exception as error:  # each kind of tokenizer has errors of its own for files that are not as they should be
+        read_config(path, trust_remote_code)  # its fault, maybe: it is read first
         raise ValueError(f"no tokenizer at {path}: {_one_line(error)}") from error
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer at {path} has no end token (eos_token), so no response could ever end")
@@ -43,6 +49,20 @@ def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrai
         )
     _check_spaces(tokenizer, path)
     return tokenizer
+
+
+def read_config(path: str | Path, trust_remote_code: bool = False) -> PretrainedConfig:
+    """What the model's config.json says. Raises ValueError in one line."""
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except Exception as error:  # whatever Transformers' readers raise
+        raise ValueError(f"the config.json of {path} cannot be used: {_one_line(error)}") from error
+
+
+def check_ids(prompts: Iterable[Sequence[int]], vocabulary: int, path: str | Path) -> None:
+    """ValueError for a prompt with a token id that the model has no row for."""
+    if max(map(max, prompts)) >= vocabulary:
+        raise ValueError(f"the tokenizer of {path} makes ids past the model's vocabulary of {vocabulary}")
 
 
 def _check_spaces(tokenizer, path, text="1 + 1"):
@@ -88,6 +108,8 @@ def load_model(
     _remove_dropout(model)
     if info:
         _check_weights(model, info, path)
+        if getattr(model.config, "quantization_config", None) is None:
+            _check_dtypes(path)
         try:
             probe.check_model(model)
         except ValueError as error:
@@ -101,10 +123,34 @@ def _check_weights(model, info, path):
         raise ValueError(f"the files of {path} lack {len(missing)} of the model's weights: {', '.join(missing[:3])}")
     for name, stored, wanted in sorted(map(tuple, info["mismatched_keys"])):
         raise ValueError(f"{path}: {name} is {tuple(stored)} in the files and {tuple(wanted)} by config.json")
-    # A layer more than config.json says; other extras (a value head, say) do no harm, and Transformers lists them
+    # A layer more than config.json says, or a bias, a scale, a norm more in a part that the model has. Other extras (a
+    # value head, say) do no harm, and Transformers lists them; it passes over rotary tables by itself
     kinds = {re.sub(r"\d+", "N", name) for name in model.state_dict()}
-    if beyond := sorted(name for name in info["unexpected_keys"] if re.sub(r"\d+", "N", name) in kinds):
+    parts = {
+        name
+        for name, part in model.named_modules()
+        if name and (re.search(r"\d", name) or next(part.parameters(recurse=False), None) is not None)
+    }
+
+    def belongs(name):
+        words = name.split(".")
+        inside = any(".".join(words[:n]) in parts for n in range(1, len(words)))
+        return re.sub(r"\d+", "N", name) in kinds or inside and not MASKS.search(name)
+
+    if beyond := sorted(filter(belongs, info["unexpected_keys"])):
         raise ValueError(f"config.json of {path} leaves out {len(beyond)} weights of the files, such as {beyond[0]}")
+
+
+def _check_dtypes(path):
+    """Integers become floats at load without their scales: numbers of another model. The files' headers alone are read.
+    A quantized model that says so in its config.json has a reader of its own."""
+    config = cached_file(path, "config.json")
+    for file in sorted(Path(config).parent.glob("model*.safetensors")):
+        with safe_open(file, "pt") as weights:
+            for name in weights.keys():
+                kind = weights.get_slice(name).get_dtype()
+                if name.endswith((".weight", "_proj")) and re.match("[IU]|BOOL", kind):
+                    raise ValueError(f"{file}: {name} is stored as {kind}: want a model that is not quantized")
 
 
 def _remove_dropout(model):
@@ -118,12 +164,24 @@ def _remove_dropout(model):
 
 
 def _check_local(path):
-    looks_local = str(path).startswith((".", "/", "~")) or Path(path).exists() or str(path).count("/") > 1
-    if looks_local:
-        plain_files(path)
-    if looks_local and not (Path(path) / "config.json").is_file():
-        problem = "holds no config.json" if Path(path).is_dir() else "does not exist"
-        raise ValueError(f"model directory {path} {problem}")
+    folder = Path(path)
+    looks_local = str(path).startswith((".", "/", "~")) or folder.exists() or str(path).count("/") > 1
+    if not looks_local:
+        return
+    plain_files(path)
+    if folder.is_file():
+        raise ValueError(f"{path} is a file: a model is named by its directory, {folder.parent}")
+    if (folder / "metrics.jsonl").exists() or (folder / "checkpoints").is_dir():
+        saved = [
+            file.parent for file in folder.glob("checkpoints/step_*/config.json") if file.parent.name[5:].isdecimal()
+        ]
+        newest = max(saved, key=lambda step: int(step.name[5:]), default=None)
+        what = f"its newest model is {newest}" if saved else "it has no checkpoint"
+        raise ValueError(f"{path} is a run directory, not a model's: {what}")
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise ValueError(f"{path} is a LoRA adapter, not a model: merge it into its base model and save that")
+        raise ValueError(f"model directory {path} {'holds no config.json' if folder.is_dir() else 'does not exist'}")
 
 
 def _one_line(error, limit=300):
