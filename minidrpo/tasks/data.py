@@ -11,6 +11,7 @@ A file that does not hold what it should stops here, with one ValueError that na
 and the column. Left out: grading (reward.py) and batches on devices (minidrpo/engine).
 """
 
+import contextlib
 import difflib
 import json
 import math
@@ -27,7 +28,7 @@ import numpy as np
 from minidrpo.records import Problem
 from minidrpo.tasks import arithmetic, knights, thinking
 from minidrpo.tasks.graders import GRADERS
-from minidrpo.tasks.rows import SUFFIXES, TEXT_COLUMNS, TRUTH_COLUMNS, one_line, read_rows
+from minidrpo.tasks.rows import SUFFIXES, TEXT_COLUMNS, TRUTH_COLUMNS, one_line, read_rows, shortest
 
 SUFFIX = r"Let's think step by step and output the final answer within \boxed{}."
 r"""The instruction of the official data (its `prompt` column already ends with it; the plain schema does not)."""
@@ -115,7 +116,7 @@ def _looks_local(spec):
     path = Path(spec)
     if spec in HUB:  # not the folder of that name that may lie here: say ./math for it
         return False
-    return path.exists() or path.suffix in SUFFIXES or spec.startswith((".", "/", "~")) or spec.count("/") > 1
+    return path.exists() or path.suffix.lower() in SUFFIXES or spec.startswith((".", "/", "~")) or spec.count("/") > 1
 
 
 def hub_rows(spec: str, split: str, load: Callable | None = None) -> tuple[list[dict], str]:
@@ -160,6 +161,9 @@ def rows_to_problems(rows: list[dict], source: str, where: str, *, skip_unanswer
         prompt = _prompt_text(row[text_column], f"{where}: row {i}, column {text_column!r}")
         truth, place = row[truth_column], f"{where}: row {i}, column {truth_column!r}"
         if truth_column == "reward_model":
+            if isinstance(truth, str) and truth.lstrip().startswith("{"):  # which some tool has written as text
+                with contextlib.suppress(ValueError, RecursionError):
+                    truth = json.loads(truth)
             if not isinstance(truth, dict) or "ground_truth" not in truth:
                 raise ValueError(f"{place}: want an object with 'ground_truth', got {_kind(truth)}")
             truth, place = truth["ground_truth"], f"{where}: row {i}, column 'reward_model.ground_truth'"
@@ -256,7 +260,7 @@ def _writable(text, place):
 def _plain_truth(value, place):
     """`value` as plain str, int, float or a list of those; None if there is no truth in it (0 is one)."""
     if isinstance(value, (np.float16, np.float32)):
-        value = float(str(value))
+        value = shortest(value, type(value))
     if isinstance(value, (np.ndarray, np.generic)):
         value = [*value] if getattr(value, "ndim", 0) else value.item()
     if isinstance(value, (list, tuple)):
@@ -271,9 +275,9 @@ def _plain_truth(value, place):
         return str(value) if value.is_finite() else None
     if isinstance(value, bool) or not isinstance(value, numbers.Real):  # bool is an int to Python, not to a grader
         raise ValueError(f"{place}: want text, a number or a list of those, got {_kind(value)}")
-    if not math.isfinite(value):
-        return None
-    return int(value) if isinstance(value, numbers.Integral) else float(value)
+    if isinstance(value, numbers.Integral):  # however long: math.isfinite would make a float of it
+        return int(value)
+    return float(value) if math.isfinite(value) else None
 
 
 def _kind(value):

@@ -6,10 +6,20 @@ from pathlib import Path
 import numpy as np
 
 from minidrpo.files import plain_file
+from minidrpo.tasks.knights import PUBLIC
 
 SUFFIXES = (".parquet", ".json", ".jsonl")
 TEXT_COLUMNS = ("prompt", "problem", "question")
 TRUTH_COLUMNS = ("reward_model", "answer", "final_answer")
+COLUMNS = {*TEXT_COLUMNS, *TRUTH_COLUMNS, "grader", *PUBLIC}  # all that data.py looks at
+MAGIC = {  # first bytes of what some name .jsonl
+    b"\x1f\x8b": "compressed with gzip",
+    b"PK\x03\x04": "a zip archive",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ": "compressed with xz",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"PAR1": "a Parquet file, which must be named .parquet",
+}
 
 
 def read_rows(path: str) -> list[dict]:
@@ -19,11 +29,17 @@ def read_rows(path: str) -> list[dict]:
         raise ValueError(f"{path}: no such file")
     if file.is_dir():
         raise ValueError(f"{path}: is a directory, want a {', '.join(SUFFIXES)} file")
-    if file.suffix not in SUFFIXES:
+    suffix = file.suffix.lower()
+    if suffix not in SUFFIXES:
         raise ValueError(f"{path}: cannot read {file.suffix or 'a file without extension'}, want {', '.join(SUFFIXES)}")
     plain_file(file)
     try:
-        rows = _read_parquet(file) if file.suffix == ".parquet" else _read_json(file.read_text("utf-8-sig"), path)
+        with file.open("rb") as opened:
+            begin = opened.read(8)
+        for magic, what in MAGIC.items():
+            if begin.startswith(magic) and not (suffix == ".parquet" and magic == b"PAR1"):
+                raise ValueError(f"{path}: is {what}, and not plain {suffix}")
+        rows = _read_parquet(file) if suffix == ".parquet" else _read_json(file.read_text("utf-8-sig"), path)
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read: {one_line(error)}") from error
     return rows
@@ -35,30 +51,35 @@ def _read_parquet(file):
 
     try:
         names = pyarrow.parquet.read_schema(file).names
-        used = [name for name in names if name in (*TEXT_COLUMNS, *TRUTH_COLUMNS, "grader")]
-        known = set(used) & set(TEXT_COLUMNS)  # without any of them, all are named
+        used = [name for name in names if name in COLUMNS]
+        known = set(used) & {*TEXT_COLUMNS, *PUBLIC}  # without any of them, all are named
         table = pyarrow.parquet.read_table(file, columns=used if known else None)
-        columns = {name: _plain_column(table[name]) for name in table.column_names}
+        columns = {name: [_plain(x, table[name].type) for x in table[name].to_pylist()] for name in table.column_names}
     except (pyarrow.ArrowException, ValueError, OverflowError) as error:  # the latter two: dates of the year 99999
         raise ValueError(f"{file}: is not a readable parquet file: {one_line(error)}") from error
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _plain_column(column):
-    """A column's values. 0.1 in float32 is meant as 0.1, not as 0.10000000149011612: its shortest name, then."""
-    values, kind = column.to_pylist(), str(column.type)
-    short = np.float16 if "halffloat" in kind else np.float32 if "float" in kind else None  # float64 is "double"
-    if short is None:
-        return values
+def _plain(x, kind):
+    """A value of the Arrow type `kind`, its short floats by their shortest name."""
+    from pyarrow import types
 
-    def shortest(x):
-        if isinstance(x, float) and short(x) == x:
-            return float(str(short(x)))
-        if isinstance(x, dict):
-            return {key: shortest(value) for key, value in x.items()}
-        return [shortest(item) for item in x] if isinstance(x, list) else x
+    if x is None:
+        return None
+    if types.is_floating(kind) and kind.bit_width < 64:
+        return shortest(x, np.float16 if kind.bit_width == 16 else np.float32)
+    if types.is_struct(kind):
+        return {field.name: _plain(x[field.name], field.type) for field in kind}
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return [_plain(item, kind.value_type) for item in x]
+    return x
 
-    return [shortest(x) for x in values]
+
+def shortest(x: float, short: type) -> float:
+    """0.1 in float32 is meant as 0.1, not as 0.10000000149011612: its shortest name, then. A whole number is what it
+    is: beyond 2^24 its shortest name is another one."""
+    x = float(x)
+    return x if x.is_integer() else float(str(short(x)))
 
 
 def _read_json(text, path):
