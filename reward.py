@@ -28,10 +28,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 from minidrpo.grader import equality
+from minidrpo.grader.evaluate import Budget, Undecided
 from minidrpo.grader.grammar import read_all
 from minidrpo.grader.prover import PROVERS, prove
 from minidrpo.grader.spelling import TooLong, Unreadable, clean, squash
-from minidrpo.grader.values import Budget, Undecided
 from minidrpo.records import Grade, GradedResponse, Problem, Rollout
 from minidrpo.tasks.graders import GRADERS
 

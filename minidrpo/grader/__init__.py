@@ -4,7 +4,9 @@
     spelling.py   characters, units and wrappers in one spelling; tokens
     trees.py      what the small trees are
     grammar.py    tokens to trees; the whole text must parse
-    values.py     exact fractions and guarded numeric values of trees
+    evaluate.py   exact fractions and guarded numeric values of trees
+    points.py     where two trees are compared
+    values.py     are two trees worth the same?
     equality.py   are two trees the same answer? Item by item, then by value
     prover.py     sympy in processes that can be killed
 

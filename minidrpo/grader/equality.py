@@ -1,6 +1,6 @@
 r"""equality.py - are two answer trees (see trees.py) equal? Here their structure; values.py decides what has a value.
 
-    same(truth, answer, budget) -> bool       raises values.Undecided where a guard stopped the comparison
+    same(truth, answer, budget) -> bool       raises evaluate.Undecided where a guard stopped the comparison
 
 What is said in several ways is compared in all of them: lists without brackets in any order, x = 5 as 5, x < 5 as an
 interval, an equation up to a constant factor, a \pm b as two answers. Tuples, intervals and matrices: item by item.
@@ -9,8 +9,10 @@ A name, a variable or a unit that only one of the two mentions is no difference;
 
 from fractions import Fraction
 
+from minidrpo.grader.evaluate import Budget, Undecided, context, exact
+from minidrpo.grader.points import symbols
 from minidrpo.grader.trees import MINUS_ONE, MINUS_OO, OO, members, nodes
-from minidrpo.grader.values import ATOMIC, Budget, Undecided, context, exact, same_value, symbols, value_pairs
+from minidrpo.grader.values import ATOMIC, same_value, value_pairs
 
 FLIP = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 

@@ -19,7 +19,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from minidrpo.grader import values
-from minidrpo.grader.values import Undecided
+from minidrpo.grader.evaluate import Undecided
 
 START_LIMIT = 120.0  # seconds a sympy process may take to start, once
 CALLS_PER_SECOND = 5_000_000  # calls and returns of functions that count as one second; here they take 0.9
