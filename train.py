@@ -171,7 +171,6 @@ def main(argv=None):
     about = "Train a reasoning model to think shorter with DRPO. --dry-run beside other flags: what each GPU must hold."
     cfg = config.parse(argv, "train.py", about)
     transformers.utils.logging.disable_progress_bar()
-    cli.print_anything()
     ctx = init_distributed()
     with shutdown(ctx), cli.machine_trouble(ctx.rank, gone=ctx.gone), lock.held(cfg.directory, ctx):
         train(cfg, ctx)

@@ -177,7 +177,6 @@ def finish(asked: Compare, configs: list, screen: Console) -> None:
 def main(argv=None):
     about = "Train several methods from the same model under the same budget and show them side by side."
     asked = cli.parse(Compare, argv, prog="compare.py", description=about)
-    cli.print_anything()
     begun, screen = time.monotonic(), Console(width=None if sys.stdout.isatty() else 110)
     with cli.machine_trouble(goes_on="from the last checkpoints"), lock.held(asked.dir, flag="--dir"):
         with cli.user_errors():

@@ -329,6 +329,7 @@ def main(argv=None):
             raise ValueError("--step and --problem choose among --samples, and there are none")
         else:
             groups = figure_1(**settings)
+            credit_table(groups)  # a wrong setting is found before anything is said
             show_conventions(console)
         show(groups, console)
         if out:

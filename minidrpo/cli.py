@@ -11,6 +11,8 @@ import dataclasses
 import difflib
 import errno
 import io
+import math
+import os
 import re
 import sys
 import time
@@ -134,6 +136,7 @@ def parse(config, argv=None, *, prog=None, description=None, foreign=()):
     import tyro  # here: whoever calls train.train(cfg, ctx) with a config of their own needs no command line
     from tyro import _errors  # its structured errors, else it prints a box of lines; pyproject.toml pins the version
 
+    print_anything()
     argv = [_current_name(word) for word in (sys.argv[1:] if argv is None else argv)]
     if isinstance(config, dict):
         listed = "\n".join(f"  {key:<{max(map(len, config))}}  {text}" for key, (text, _) in config.items())
@@ -158,6 +161,19 @@ def parse(config, argv=None, *, prog=None, description=None, foreign=()):
 @dataclasses.dataclass(frozen=True)
 class NoFlags:
     """Of a program that has only --help: another word is a mistake, not a reason to start."""
+
+
+def words(argv, usage: str, least: int = 0, most: float = math.inf) -> list[str]:
+    """The words of a program without flags. --help prints `usage`; a flag, or too few or too many, is a mistake."""
+    print_anything()
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if {"-h", "--help"} & set(argv):
+        print(f"usage: {usage}")
+        raise SystemExit(0)
+    flags = [f"unknown flag {word}; " for word in argv if word.startswith("-")]
+    if flags or not least <= len(argv) <= most:
+        fail(f"{''.join(flags[:1])}usage: {usage}")
+    return argv
 
 
 def value_of(flag: str, argv, default: str) -> str:
@@ -231,7 +247,9 @@ def say(text: str, file=None) -> None:
 
 
 def print_anything() -> None:
-    """From now on a standard output without UTF-8 gets "?" for what it cannot hold, not an error."""
+    """From now on a standard output without UTF-8 gets "?" for what it cannot hold, not an error; where a shell has
+    closed it, or standard error (`2>&-`), Python has None, and what is said there goes nowhere."""
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))
     if isinstance(sys.stdout, io.TextIOWrapper):  # not where a caller has put something else
         sys.stdout.reconfigure(errors="replace")
 

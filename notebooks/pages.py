@@ -7,11 +7,11 @@ files of this checkout. Formulas are drawn by MathJax, which the browser fetches
 (A web host that draws .ipynb files shows the same without this: the list in README.md.)
 """
 
+import argparse
 import html
 import os
 import posixpath
 import re
-import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -69,4 +69,6 @@ def write(out):
 
 
 if __name__ == "__main__":
-    print(write(Path(sys.argv[1] if len(sys.argv) > 1 else HERE.parent / "runs" / "pages")))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", nargs="?", type=Path, metavar="DIR", default=HERE.parent / "runs" / "pages")
+    print(write(parser.parse_args().directory))

@@ -140,6 +140,30 @@ def test_a_preset_cannot_set_what_nobody_has():
         )
 
 
+def test_a_program_prints_whatever_its_streams_are(monkeypatch):
+    """Without UTF-8 a table's lines were an error, and so was a stream that the shell had closed (`2>&-`)."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    cli.parse(Config, [])
+    print("\u2500", flush=True)
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    cli.parse(Config, [])
+    assert not sys.stderr.isatty() and sys.stdout.write("x") and sys.stdout is not sys.stderr
+
+
+def test_words(capsys):
+    assert cli.words(["a", "b"], "prog FILE [FILE]", 1, 2) == ["a", "b"]
+    for argv, code, said in (
+        (["--help"], 0, "usage: prog FILE [FILE]\n"),
+        ([], 2, "error: usage: prog FILE [FILE]\n"),
+        (["a", "b", "c"], 2, "error: usage: prog FILE [FILE]\n"),
+        (["a", "--bogus"], 2, "error: unknown flag --bogus; usage: prog FILE [FILE]\n"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            cli.words(argv, "prog FILE [FILE]", 1, 2)
+        assert stop.value.code == code and "".join(capsys.readouterr()) == said
+
+
 def test_unknown_preset(capsys):
     assert "unknown preset 'bgi' (did you mean big?); presets: tiny, big" in mistake(capsys, ["bgi"], PRESETS)
     assert "did you mean --lam?" in mistake(capsys, ["big", "--lmabda", "1"], PRESETS)

@@ -224,6 +224,13 @@ def test_a_picture_that_cannot_be_saved(name, words, tmp_path, capsys):
     assert stop.value.code == 2 and words in err and err.count("\n") == 1 and out == ""
 
 
+def test_a_wrong_setting_is_said_before_anything_else(capsys):
+    with pytest.raises(SystemExit) as stop:
+        credit.main(["--lam=0"])
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2 and err == "error: --lam must be at least 1e-06, got 0.0\n" and out == ""
+
+
 def test_the_picture_named_is_the_picture_written(tmp_path, monkeypatch, capsys):
     """Without an ending it is a .png, and the last line says so."""
     drawn = []

@@ -33,11 +33,15 @@ def test_alone_an_error_is_an_error():
         raise ZeroDivisionError
 
 
+RANK_0 = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "h"}
+
+
 @pytest.mark.parametrize(
     "environment, words",
     [
         ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2 but no RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT: start with torchrun"),
-        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "h"}, "no MASTER_PORT: start"),
+        (RANK_0, "no MASTER_PORT: start"),
+        (RANK_0 | {"MASTER_PORT": "abc"}, "MASTER_PORT in the environment must be the number of a port, got 'abc'"),
         ({"WORLD_SIZE": "two"}, "must be whole numbers"),
         ({"WORLD_SIZE": ""}, "must be whole numbers"),
         ({"RANK": "3"}, "rank 3 (LOCAL_RANK 0) of 1 ranks"),

@@ -155,6 +155,10 @@ def test_reflection_words():
 
 def test_equal_directories_give_an_equal_page_and_the_command_writes_it(directories, capsys):
     old, new, run = map(str, directories[0])
+    before = Path(run, "config.json").read_text()
+    with pytest.raises(SystemExit) as stop:
+        html_report.main([old, run, "--out", f"{run}/config.json"])
+    assert stop.value.code == 2 and Path(run, "config.json").read_text() == before
     html_report.main([old, run, "--out", f"{run}/both.html"])
     first = Path(f"{run}/both.html").read_bytes()
     html_report.main(["--dirs", old, run, "--out", f"{run}/both.html"])
@@ -199,7 +203,7 @@ EMPTY = '{"sets": {}, "average": {}, "config": {}}'
         ({"results.json": EMPTY, "responses.jsonl": '{"index": 1}\n'}, "line 1: not an object with index and source"),
         (
             {"results.json": EMPTY, "responses.jsonl": '{"source": "a", "index": 1}\n'},
-            "a file there is not as it was written (KeyError: 'response')",
+            "a file there is not as it was written (KeyError('response'))",
         ),
         ({"results.json": '{"sets": 3, "average": {}, "config": {}}'}, "not as it was written"),
     ],

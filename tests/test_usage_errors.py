@@ -9,7 +9,8 @@ import pytest
 import eval as evaluation
 import train
 from experiments import compare, corner, credit, credit_page, lemma, lesson_runs, mode_model, push, study
-from minidrpo.show import html_report, tables
+from experiments.benchmarks import fuzz_grader, grader, sharding
+from minidrpo.show import html_report, plots, tables
 
 PROGRAMS = {  # name: (main, a flag with a number, a flag with a choice or a list)
     "train": (train.main, "--steps", "--method"),
@@ -27,6 +28,10 @@ PROGRAMS = {  # name: (main, a flag with a number, a flag with a choice or a lis
     "push": (push.main, None, None),
     "html_report": (html_report.main, None, None),
     "tables": (tables.main, None, None),
+    "plots": (plots.main, None, None),
+    "benchmarks.grader": (grader.main, None, None),
+    "benchmarks.fuzz_grader": (fuzz_grader.main, None, None),
+    "benchmarks.sharding": (sharding.main, None, None),
 }
 
 
@@ -92,3 +97,10 @@ def test_one_line_on_a_terminal_and_in_a_pipe(name, terminal, tmp_path, monkeypa
         if code != 2 or len(lines) != 1 or not lines[0].startswith("error: ") or words not in lines[0]:
             wrong.append((argv, code, text[-300:]))
     assert wrong == [] and not os.listdir(tmp_path), "nothing was made"
+
+
+@pytest.mark.parametrize("name", ["tables", "plots", "html_report", *(name for name in PROGRAMS if "bench" in name)])
+def test_help_is_an_answer(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, text = on(False, PROGRAMS[name][0], ["--help"])
+    assert code == 0 and "usage: " in text and not os.listdir(tmp_path)

@@ -6,10 +6,10 @@ Also checks that every text equals itself, and prints the slowest cases. What it
 """
 
 import random
-import sys
 import time
 
 import reward
+from minidrpo import cli
 from tests import reward_cases, test_reward
 
 SLOW = 1.0  # processor seconds
@@ -34,7 +34,10 @@ def mutate(text: str, rng: random.Random, seeds: list[str]) -> str:
     return text[:3000]
 
 
-def main(seconds=600, seed=0):
+def main(argv=None):
+    given = cli.words(argv, "python -m experiments.benchmarks.fuzz_grader [SECONDS] [SEED]", 0, 2)
+    with cli.user_errors():
+        seconds, seed = *map(int, given), *(600, 0)[len(given) :]
     rng, end, n, slowest, proofs = random.Random(seed), time.monotonic() + seconds, 0, [], 0
     seeds = [text for _, truth, answer in reward_cases.same + reward_cases.different for text in (truth, answer)]
     seeds += [attack[:200] for attack in test_reward.ATTACKS]
@@ -64,4 +67,4 @@ def main(seconds=600, seed=0):
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main()

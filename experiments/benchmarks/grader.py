@@ -14,6 +14,7 @@ import statistics
 import time
 
 import reward
+from minidrpo import cli
 from tests import reward_cases
 
 STYLES = r"{}|{}|{}|${}$|{}.0|x={}|\frac{{{}}}{{7}}|{}, 5|{}\sqrt{{2}}|{}^\circ|\text{{{}}}".split("|")
@@ -82,7 +83,8 @@ def batch(cases, n=1024, seed=1):
     return {"grade_all": n, "wall_s": round(wall, 3), "cpu_s": round(cpu, 3), "correct": correct}
 
 
-def main():
+def main(argv=None):
+    cli.parse(cli.NoFlags, argv, prog="grader.py", description="Accuracy and speed of reward.py.")
     ours("x+1", "1+x")  # imports mpmath
     easy, table, other = easy_cases(5000), table_cases(), math_verify()
     for label, cases, few in (("easy", easy, 500), ("table", table, len(table))):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from experiments.benchmarks.gpu_parts import make_model
 from experiments.benchmarks.logprob_memory import resident
+from minidrpo import cli
 from minidrpo.engine.memory import Shapes
 
 MODES = ("replicated", "sharded")
@@ -87,7 +88,8 @@ def start(reader, folder):
             print(f"{reader:<12}" + "".join(f"{peak:>16.2f}{after:>9.2f}" for peak, after in gib))
 
 
-def main():
+def main(argv=None):
+    cli.parse(cli.NoFlags, argv, prog="sharding.py", description="Memory of a rank, replicated and sharded.")
     heads = ("weights", "gradients", "moments", "terms", "peak RSS")
     print(f"{'MiB per rank':<12}{'weights':>10}", *(f"{head:>10}" for head in heads))
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}  # freed memory is given back
@@ -104,7 +106,7 @@ def main():
 if __name__ == "__main__":
     if sys.argv[1:2] == ["save"]:
         make_model(STARTED, "cpu").save_pretrained(sys.argv[2])
-    elif sys.argv[2:]:
+    elif sys.argv[2:] and sys.argv[1] in READERS:
         start(*sys.argv[1:])
     else:
-        rank(sys.argv[1]) if sys.argv[1:] else main()
+        rank(sys.argv[1]) if sys.argv[1:2] and sys.argv[1] in MODES else main()

@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import dataclasses
 import os
+import re
 import socket
 import sys
 import threading
@@ -100,6 +101,8 @@ def place() -> tuple[int, int, int]:
     needed = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if size > 1 and needed:
         cli.fail(f"the environment says WORLD_SIZE={size} but no {', '.join(needed)}: start with torchrun, or unset it")
+    if size > 1 and not re.fullmatch("[0-9]{1,5}", os.environ["MASTER_PORT"]):
+        cli.fail(f"MASTER_PORT in the environment must be the number of a port, got {os.environ['MASTER_PORT']!r}")
     if not 0 <= rank < size or local < 0:
         cli.fail(f"the environment says rank {rank} (LOCAL_RANK {local}) of {size} ranks: start with torchrun")
     return rank, size, local
@@ -121,7 +124,7 @@ def init_distributed(backend: str | None = None, patience: timedelta = timedelta
     if size > 1:
         try:
             dist.init_process_group(backend or ("nccl" if device.type == "cuda" else "gloo"), timeout=patience)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # the latter: what the environment says
             hint = "; for --max-restarts set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 (docs/nodes.md)"
             cli.fail(f"the ranks could not meet: {error}{hint}", rank, code=1, patience=0)
     ctx = DistContext(rank, size, device)

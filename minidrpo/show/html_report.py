@@ -385,13 +385,14 @@ def main(argv=None):
     cfg = cli.parse(Config, argv, prog="html_report.py", description="One page for evaluations and training runs.")
     with cli.user_errors():
         out = Path(cfg.out or (Path(cfg.dirs[0]) / "report.html" if len(cfg.dirs) == 1 else "report.html"))
+        if out.suffix.lower() not in (".html", ".htm"):  # what is there may be one of a run's own files
+            raise ValueError(f"--out {out}: the page is a file named .html")
         try:
             write(cfg.dirs, out)
         except OSError as error:
             raise ValueError(f"{out} cannot be written: {error}") from error
         except (AttributeError, KeyError, TypeError) as error:  # what eval.py and train.py write has its keys and types
-            what = f"{type(error).__name__}: {error}"
-            raise ValueError(f"{', '.join(cfg.dirs)}: a file there is not as it was written ({what})") from error
+            raise ValueError(f"{', '.join(cfg.dirs)}: a file there is not as it was written ({error!r})") from error
     print(cli.visible(str(out)))
 
 

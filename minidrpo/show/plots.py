@@ -262,10 +262,7 @@ def label_trade_off(ax: "Axes") -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line; exit code 2 and one line for what cannot be drawn."""
-    words = sys.argv[1:] if argv is None else argv
-    if not words or any(word.startswith("-") for word in words):
-        print("usage: python -m minidrpo.show.plots RUN_DIR [RUN_DIR ...]", file=sys.stderr)
-        raise SystemExit(0 if {"-h", "--help"} & set(words) else 2)
+    words = cli.words(argv, "python -m minidrpo.show.plots RUN_DIR [RUN_DIR ...]", 1)
     with cli.user_errors():
         for run in words:
             if not Path(run).is_dir():

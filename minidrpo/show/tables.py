@@ -4,7 +4,6 @@ python -m minidrpo.show.tables RUN_DIR        where a run's time went, also whil
 """
 
 import math
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -176,11 +175,9 @@ def _se(record, key, scale):
 
 
 def main(argv=None):
-    argv = sys.argv[1:] if argv is None else argv
-    if len(argv) != 1 or argv[0].startswith("-"):
-        cli.fail("usage: python -m minidrpo.show.tables RUN_DIR")
+    (run,) = cli.words(argv, "python -m minidrpo.show.tables RUN_DIR", 1, 1)
     with cli.user_errors():
-        print_times(Path(argv[0]).expanduser())
+        print_times(Path(run).expanduser())
 
 
 if __name__ == "__main__":
