@@ -130,6 +130,7 @@ RIGHT = [
     "\n(3) Mia is a knight\n(1) Zoey is a knight\n(2) Oliver is a knave\n",
     "Zoey is a knight, Oliver is a knave, and Mia is a knight.",
     "1. Zoey is a Knight\n2. Oliver is a Knave\n3. Mia is a Knight",
+    "(1) **Zoey** is a knight\n* **Oliver** is a **knave**\n**(3) Mia** is a *knight*.",
     "- **Zoey is a knight**\n- **Oliver is a knave**\n- **Mia is a knight**",
     "(1) Zoey is a knight (2) Oliver is a knave (3) Mia is a knight".replace(" (", "; ("),
 ]

@@ -49,6 +49,10 @@ BY_HAND = [  # (truth, response, S, S_max)
     ([NO_PARAMETERS], [call("stop", now=True)], 1, 2),
     ([call("f", x="1")], [call("f", x=1)], 2, 3),  # a number is no text
     ([call("f", x=1)], [call("f", x=1.0)], 3, 3),
+    ([call("f", x=1)], [call("f", x=True)], 2, 3),  # to Python they are equal
+    ([call("f", x=False)], [call("f", x=0)], 2, 3),
+    ([call("f", x={"a": [1, True]})], [call("f", x={"a": [1, 1]})], 2, 3),
+    ([call("f", x={"a": [1, True]})], [call("f", x={"a": [1.0, True]})], 3, 3),
     ([call("f", x={"a": [1, None]})], [call("f", x={"a": [1, None]})], 3, 3),
 ]
 

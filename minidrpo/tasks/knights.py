@@ -166,8 +166,8 @@ def identities(text: str) -> dict[str, bool]:
     if len(text) > MAX_CHARS:
         raise ValueError(f"{len(text)} characters are no list of identities")
     found = {}
-    for part in BETWEEN.split(NUMBER.sub("", text)):
-        part = NUMBER.sub("", part).strip(" \t*.")
+    for part in BETWEEN.split(NUMBER.sub("", text.replace("*", ""))):  # Markdown's bold, and its bullets
+        part = NUMBER.sub("", part).strip(" \t.")
         if part:
             match = IDENTITY.fullmatch(part)
             if not match or match[1] in found:

@@ -136,8 +136,22 @@ def matched(wanted: list, calls: list, match) -> list[float]:
 
 def pair_score(true: dict, found: dict) -> float:
     """Jaccard of the parameters' keys, plus the number of true parameters that are there with an equal value."""
-    equal = sum(1 for key, value in true.items() if key in found and found[key] == value)
+    equal = sum(1 for key, value in true.items() if key in found and same(found[key], value))
     return jaccard(list(true.keys()), list(found.keys())) + equal
+
+
+def same(a, b) -> bool:
+    """Equal values of equal JSON types. To Python, and to the public code, true is 1; here it is not. 1 is 1.0."""
+    return a == b and same_kinds(a, b)
+
+
+def same_kinds(a, b) -> bool:
+    """For two values that are equal to Python."""
+    if isinstance(a, dict):
+        return all(same_kinds(value, b[key]) for key, value in a.items())
+    if isinstance(a, list):
+        return all(map(same_kinds, a, b))
+    return isinstance(a, bool) == isinstance(b, bool)
 
 
 def best_left(score: list[list[float]]) -> list[float]:
