@@ -224,7 +224,7 @@ def test_any_text_gets_a_reason(text, truth):
 
 # ------------------------------------------------------------------------------------------------------------- attacks
 FUZZED = [  # crashes that benchmarks/fuzz_grader.py found: digits that are no decimals, nesting not counted
-    r"2x \neq 42",
+    r"2x \neq 42", r"\max(x,ii)", r"|x+i^2|", r"\lfloor xi \rfloor", r"\sqrt{(x+ii)^2+i}",
     "➅", "᧚V", "x^{⓿", "1,❽4", "4(-\\infty,1)፪", "ᾓ3" * 100, "10^{12um_{k=1}^" * 60 + "2",
     r"\sum_{k=1}^{10^{12" * 60 + "}" * 60,
     "|x" * 30 + "|" * 30, "½" * 300,

@@ -164,12 +164,14 @@ def crossings(kind, tree, name, home, budget):
 
     def value(x):
         result = Evaluator({**home, name: mp.mpf(x)}, budget)(tree)
-        return result if not mp.im(result) else mp.nan
+        return mp.re(result) if mp.im(result) == 0 else mp.nan
 
     try:
         y = [value(x) for x in at]
     except (Undecided, KeyError):  # KeyError: the variable of a sum
         budget.spend()
+        return None
+    if not all(map(mp.isfinite, y)):
         return None
     slope, other = ((y[k + 1] - y[k]) / (at[k + 1] - at[k]) for k in (0, 1))
     a = (other - slope) / (at[2] - at[0])
