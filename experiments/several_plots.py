@@ -208,6 +208,7 @@ def write_all(path: str | Path, out: Path, png: str | Path):
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="several_plots.py", description="Figures and a table of several rewards.")
     parser.add_argument("study", help="what study.py wrote")
+    cli.print_anything()
     args = parser.parse_args(argv)
     with cli.user_errors():
         write_all(args.study, Path(args.study).parent, Path(args.study).with_suffix(".png"))

@@ -32,6 +32,26 @@ def plain_files(directory: str | Path, names: Iterable[str] = ("*",)) -> None:
                 plain_file(path)
 
 
+def check_model_directory(path: str | Path) -> None:
+    """ValueError if `path` names something on this machine, not a model of the Hub, and it is no model's directory."""
+    folder, name = Path(path), str(path)
+    if not (folder.exists() or name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1):
+        return
+    plain_files(path)
+    if folder.is_file():
+        raise ValueError(f"{path} is a file: a model is named by its directory, {folder.parent}")
+    run = (folder / "metrics.jsonl").exists() or (folder / "checkpoints").is_dir()
+    if run and not any(folder.glob("*.safetensors")):
+        steps = [int(file.parent.name[5:]) for file in folder.glob("checkpoints/step_*/config.json")
+                 if file.parent.name[5:].isdecimal()]  # fmt: skip
+        what = f"its newest model is {folder}/checkpoints/step_{max(steps)}" if steps else "it has no checkpoint"
+        raise ValueError(f"{path} is a run directory, not a model's: {what}")
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise ValueError(f"{path} is a LoRA adapter, not a model: merge it into its base model and save that")
+        raise ValueError(f"model directory {path} {'holds no config.json' if folder.is_dir() else 'does not exist'}")
+
+
 def read_json(path: str | Path):
     """The value in a JSON file."""
     try:

@@ -394,6 +394,7 @@ def test_output_and_reference_mistakes(tiny_model, tmp_path, capsys):
         (["--reference", str(tmp_path / "half")], "not the results of an evaluation"),
         (["--reference", str(tmp_path / "words")], "not the results of an evaluation"),
         (["--output-dir", str(tmp_path / "odd")], "config.json is not a configuration"),
+        (["--output-dir", str(tmp_path / "model")], "config.json is not of an evaluation: take another"),  # it was lost
         (["--max-prompt-tokens", "2"], "none of 7 prompts fits in 2 tokens, the shortest has 6"),
         (["--model", str(tmp_path / "model")], "no tokenizer at"),
     ]:

@@ -28,6 +28,14 @@ def test_parts_run_at_toy_shapes(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "gpu.md").read_text() == printed  # what is pasted into BENCHMARKS.md
 
 
+def test_only_its_own_file_is_written_anew(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}")
+    for name in ("config.json", "gpu.md"):
+        with pytest.raises(SystemExit) as stop:
+            gpu.parse(["--small", f"--out={tmp_path / name}"])
+        assert stop.value.code == 2 and "want a new .json file" in capsys.readouterr().err
+
+
 def test_responses_have_mixed_lengths_and_no_two_steps_alike():
     """With one length, cuDNN would plan once and look fast."""
     steps = [gpu_parts.mixed_lengths(24, 8192, seed) for seed in range(40)]

@@ -160,6 +160,15 @@ def test_a_config_that_tells_no_shapes_is_refused_in_one_line(tmp_path, change):
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_no_model_is_named_without_loading_anything_too(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("")
+    (tmp_path / "config.json").write_text("{}")
+    for path, words in ((tmp_path, "is a run directory"), (tmp_path / "config.json", "named by its directory"),
+                        ("gone/", "gone/ does not exist")):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            memory.read_shapes(str(path))
+
+
 def test_what_fits_and_what_does_not():
     def reason(cfg, gpus, gib, vllm=True, **changes):
         return memory.reason_not_to_fit(dataclasses.replace(cfg, **changes), gpus, gib * GIB, vllm)

@@ -165,6 +165,8 @@ def parse(argv):
     args.models = args.models or (["small"] if args.small else ["1.5B", "7B"])
     vars(args).update(SMALL if args.small else FULL, clean=clean)
     args.out = args.out.absolute()
+    if args.out.suffix != ".json" or args.out.exists() and '"rows"' not in args.out.read_text():
+        parser.error(f"--out {args.out}: want a new .json file, or one that this benchmark wrote")
     if not torch.cuda.is_available() and not args.small:
         parser.error("no usable GPU here; --small runs the same code at toy shapes")
     return args

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from minidrpo.engine import probe
-from minidrpo.files import plain_files
+from minidrpo.files import check_model_directory
 
 # Tables that older files hold beside the weights
 MASKS = re.compile(r"(attn|attention)\.(masked_)?bias$|\.inv_freq$")
@@ -32,7 +32,7 @@ MASKS = re.compile(r"(attn|attention)\.(masked_)?bias$|\.inv_freq$")
 def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer beside the model, local directory or Hub id. Raises ValueError in one line."""
     path = os.path.expanduser(path)
-    _check_local(path)
+    check_model_directory(path)
     if Path(path).is_dir() and not any(Path(path).glob("tokenizer*")):  # Transformers would make an empty one
         raise ValueError(f"no tokenizer at {path}: the directory holds no tokenizer files")
     try:
@@ -85,7 +85,7 @@ def load_model(
     """A causal LM, from safetensors only; remote code stays off unless asked for. On the "meta" device it has shapes
     and no numbers: its weights are not read. Raises ValueError in one line."""
     path = os.path.expanduser(path)
-    _check_local(path)
+    check_model_directory(path)
     info = None
     try:
         if device == "meta":
@@ -161,27 +161,6 @@ def _remove_dropout(model):
         for name in ("dropout", "attention_dropout", "activation_dropout"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
-
-
-def _check_local(path):
-    folder = Path(path)
-    looks_local = str(path).startswith((".", "/", "~")) or folder.exists() or str(path).count("/") > 1
-    if not looks_local:
-        return
-    plain_files(path)
-    if folder.is_file():
-        raise ValueError(f"{path} is a file: a model is named by its directory, {folder.parent}")
-    if (folder / "metrics.jsonl").exists() or (folder / "checkpoints").is_dir():
-        saved = [
-            file.parent for file in folder.glob("checkpoints/step_*/config.json") if file.parent.name[5:].isdecimal()
-        ]
-        newest = max(saved, key=lambda step: int(step.name[5:]), default=None)
-        what = f"its newest model is {newest}" if saved else "it has no checkpoint"
-        raise ValueError(f"{path} is a run directory, not a model's: {what}")
-    if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
-            raise ValueError(f"{path} is a LoRA adapter, not a model: merge it into its base model and save that")
-        raise ValueError(f"model directory {path} {'holds no config.json' if folder.is_dir() else 'does not exist'}")
 
 
 def _one_line(error, limit=300):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from minidrpo import cli
 from minidrpo.engine.policy import HEAD_CHUNK_ELEMENTS
-from minidrpo.files import read_json
+from minidrpo.files import check_model_directory, read_json
 
 GIB = 2**30
 CUDA_RESERVE = 1.5 * GIB  # assumed: CUDA context, cuBLAS and NCCL buffers, what the allocator rounds up
@@ -81,6 +81,7 @@ KNOWN = {  # so that the presets need no network
 
 def read_shapes(model: str) -> Shapes | None:
     """Shapes of a model directory or a Hub id known here; None where they cannot be told without the network."""
+    check_model_directory(Path(model).expanduser() if model.startswith("~") else model)
     path = Path(model).expanduser() / "config.json"
     if not path.is_file():
         return KNOWN.get(model)

@@ -40,7 +40,7 @@ def claim_directory(
     output: Path, cfg, max_response_tokens: int, problems: list[Problem], prompt_ids: list[list[int]], now: datetime
 ) -> None:
     """Write config.json, or refuse (ValueError) a directory whose responses another model, data set or sampling
-    setting gave. One that holds no responses is anybody's. now: the date that prompts tell."""
+    setting gave, or that holds a model or a run. now: the date that prompts tell."""
     asked_of = [
         [p.source, p.index, p.truth, ids, *([p.grader] if p.grader else [])]
         for p, ids in zip(problems, prompt_ids, strict=True)
@@ -60,6 +60,8 @@ def claim_directory(
         started = any(output.glob("responses*.jsonl"))
         if found and not isinstance(found, dict):
             raise ValueError(f"{path} is not a configuration")
+        if found and "prompts" not in found:  # a model's, a run's: it would be lost
+            raise ValueError(f"{path} is not of an evaluation: take another --output-dir")
         if started and not found:
             raise ValueError(f"{output} holds responses but no config.json to say whose: take another --output-dir")
         if not started:  # nothing came of an earlier start

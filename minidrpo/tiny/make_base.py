@@ -35,7 +35,9 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
+from minidrpo import cli
 from minidrpo.engine.distributed import end_with_parent
+from minidrpo.files import read_json
 from minidrpo.tasks import arithmetic
 from reward import grade_all
 from rollout import TransformersSampler, opens_thought
@@ -332,10 +334,14 @@ def command(
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--problems", type=int, default=problems, help="held-out problems measured, 8 responses each")
     parser.add_argument("--parent", type=int, default=0, help="a process id: end when that process does")
+    cli.print_anything()
     args = parser.parse_args()
     if args.parent:
         end_with_parent(args.parent)
     if not args.report:
+        there = args.out / "config.json"
+        if there.exists() and "model_type" not in read_json(there):
+            parser.error(f"--out {args.out} holds a config.json that is not a model's")
         size = {"hidden": args.hidden, "layers": args.layers, "words": words, "template": template, "init": init}
         training = {"steps": args.steps, "batch": args.batch, "lr": args.lr, "row": row}
         make(args.out, seed=args.seed, typical_length=typical_length, practice=practice, **size, **training)
