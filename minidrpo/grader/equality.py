@@ -7,13 +7,15 @@ interval, an equation up to a constant factor, a \pm b as two answers. Tuples, i
 A name, a variable or a unit that only one of the two mentions is no difference; where both do, it must be the same.
 """
 
+import math
 from fractions import Fraction
 
-from minidrpo.grader.evaluate import Budget, Undecided, context, exact
+from minidrpo.grader.evaluate import Budget, Undecided, constant, context, exact
 from minidrpo.grader.points import symbols
 from minidrpo.grader.trees import MINUS_ONE, MINUS_OO, OO, members, nodes
 from minidrpo.grader.values import ATOMIC, same_value, value_pairs
 
+INFINITE = {OO: math.inf, MINUS_OO: -math.inf}
 FLIP = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 
 
@@ -162,7 +164,29 @@ def joined(tree, named):
         parts += several[part[0]]
     if all(part[0] == "set" for part in parts):
         return *names, ("set", *(part[1] for part in parts))
-    return *names, ("union", *parts)
+    return *names, merged(parts)
+
+
+def merged(parts):
+    """The union of intervals and points, those that overlap or touch being one: [0, 1) and {1}. As it was where an end
+    is no rational number."""
+    spans = [part[1:] if part[0] == "interval" else ("[", "]", part[1], part[1]) for part in parts if part[0] != "sym"]
+    ends = [tuple(INFINITE.get(end) or constant(end) for end in span[2:]) for span in spans]
+    if len(spans) < len(parts) or any(None in pair or pair[0] > pair[1] for pair in ends):
+        return ("union", *parts)
+    found = []  # (highest, is it in, tree)
+    for (low, high), span in sorted(zip(ends, spans, strict=True), key=lambda pair: (pair[0][0], pair[1][0] == "(")):
+        top = (high, span[1] == "]")
+        most, inside, tree = found[-1] if found else (low, False, None)
+        if tree and (low < most or low == most and (inside or span[0] == "[")):
+            if top > (most, inside):
+                found[-1] = (*top, ("interval", tree[1], span[1], tree[3], span[3]))
+        else:
+            found.append((*top, ("interval", *span)))
+    if len(found) == len(parts):
+        return ("union", *parts)
+    trees = [("set", tree[3]) if tree[3] == tree[4] else tree for _, _, tree in found]
+    return trees[0] if len(trees) == 1 else ("union", *trees)
 
 
 def inequality(tree):
@@ -210,6 +234,8 @@ def substitute(tree, sign):
 def same_items(truth, answer, budget):
     """Lists without brackets and sets: any order. Differently named items (a=2, b=3) against unnamed ones: in order."""
     truth_items, answer_items = items(truth), items(answer)
+    if unname(truth)[1][0] == unname(answer)[1][0] == "set":  # {1, 2, 2} is {1, 2}; a list without braces may repeat
+        truth_items, answer_items = list(dict.fromkeys(truth_items)), list(dict.fromkeys(answer_items))
     names = [unname(item)[0] for item in truth_items]
     if len(truth_items) != len(answer_items):
         return False
@@ -221,8 +247,13 @@ def same_items(truth, answer, budget):
 def matched(truth_items, answer_items, budget):
     """A one-to-one matching; equality is transitive, so first come first served finds it. A pair that stays undecided
     is no match, but leaves the whole undecided unless another item matches."""
-    left, stopped = list(answer_items), None
-    for item in truth_items:
+    left, rest, stopped = list(answer_items), [], None
+    for item in truth_items:  # first what is spelled alike, which costs next to nothing
+        if item in left:
+            left.remove(item)
+        else:
+            rest.append(item)
+    for item in rest:
         for i, other in enumerate(left):
             try:
                 if same(item, other, budget):

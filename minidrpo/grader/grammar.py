@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from minidrpo.grader import tables
 from minidrpo.grader.spelling import RADIANS, Tokens, Unreadable, is_number, number, spellings, squash
-from minidrpo.grader.trees import MINUS_ONE, members, mixed_number, product, set_builder
+from minidrpo.grader.trees import MINUS_ONE, determinant, members, mixed_number, product, set_builder
 
 MAX_DEPTH = 40  # of braces and atoms together; at most 13 Python frames each
 _SIGNS = {None: None, "+": None, "-": MINUS_ONE, r"\pm": ("pm", 1), r"\mp": ("pm", -1)}
@@ -375,7 +375,7 @@ class _Reader(Tokens):
         self.raw()
         if len({len(row) for row in rows}) != 1:
             raise Unreadable("matrix")
-        return ("det" if name == "vmatrix" else "matrix", *map(tuple, rows))
+        return determinant(rows) if name == "vmatrix" else ("matrix", *map(tuple, rows))
 
 
 _BASE = re.compile(r"(\()?(?P<digits>[0-9A-Z]+)(?(1)\))_(\{)?(?P<base>\d{1,2})(?(3)\})")

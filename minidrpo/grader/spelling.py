@@ -97,6 +97,13 @@ _SPACES = re.compile(r"(?<!\d) +| +(?!\d)")
 _LONE_LETTER = re.compile(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])")
 
 
+_UNIT_FRACTION = re.compile(  # 5 \frac{\text{m}}{\text{s}^2} at the end
+    r"(?<=[\d}])(?:\\[ ,;:]| )*\\[dt]?frac ?"
+    + 2 * r"\{ ?(\\(?:text|mathrm) ?\{[^{}]*\}(?: ?\^ ?\{?\d\}?)?) ?\} ?"
+    + r"(?=[ .$]*$)"
+)
+
+
 def _words(match):
     r"""\text{June 20} -> «June» 20: words keep a mark, everything else inside a text wrapper is ordinary notation.
     One letter after a number (5\text{ m}) is a unit, elsewhere (\text{E}, \mathrm{i}) the letter itself."""
@@ -110,6 +117,7 @@ _REWRITES = [(re.compile(pattern), new) for pattern, new in [
     (r"\\(?:left|right) ?\.", ""),
     (r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|mathop|strut)(?![A-Za-z])", " "),
     (r"(?<![\d.])[1-9]\d{0,2}(?:(?:,\\!|\{,\}|\\,) ?\d{3})+(?!\d)", lambda m: re.sub(r"\D", "", m[0])),  # 10{,}080
+    (r"\\(?:text)?color ?\{[A-Za-z][\w!]*\}|\\underline ?(?=\{ ?(?:[-.(\d«]|\\[dt]?frac|\\sqrt|\\pi))", " "),
     (r"\\phantom ?(?:\{[^{}]*\}|[-+\w])|\\hspace\*?\{[^{}]*\}|\\label\{[^{}]*\}|\\tag\{[\d.]*\}", " "),
     (r"(?:«mod»|\\(?:mod|pod|pmod)(?![A-Za-z])|(?<![A-Za-z\\])mod(?![A-Za-z]))", r"\\pmod "),
     (r"\( ?\\pmod ([^()]*)\)", r"\\pmod {\1}"),
@@ -150,6 +158,8 @@ def clean(text):
     if "~" in text:  # ~42 is about 42; elsewhere it is a space of TeX
         text = re.sub(r"^\s*~+|(?<![\w})\].,])~+(?=\s?[-+]?(?:[.\d(]|\\(?:[dt]?frac|sqrt|pi)))", r"\\sim ", text)
     text = re.sub(r"[\s~]+", " ", re.sub(r"[\x00-\x08\x0e-\x1f\x7f]", "", text)).strip()
+    if "frac" in text:
+        text = _UNIT_FRACTION.sub(r" \1/\2", text)
     wrappers = 3  # \textbf{\text{...}}
     while wrappers and _TEXT.search(text):
         text, wrappers = _TEXT.sub(_words, text), wrappers - 1

@@ -29,6 +29,17 @@ def mixed_number(whole, fraction):
     return None
 
 
+def determinant(rows):
+    """Of one to three rows of short entries as a sum of products; any other is a tree of its own."""
+    if not len(rows) == len(rows[0]) <= 3 or max(len(list(nodes(entry))) for row in rows for entry in row) > 9:
+        return ("det", *map(tuple, rows))
+    first, *below = rows
+    if not below:
+        return first[0]
+    minors = [determinant([row[:k] + row[k + 1 :] for row in below]) for k in range(len(first))]
+    return ("add", *(product(MINUS_ONE if k % 2 else None, first[k], minors[k]) for k in range(len(first))))
+
+
 def members(tree):
     """Of a list; of any other tree itself."""
     return tree[1:] if tree[0] in ("list", "and", "or") else (tree,)
