@@ -86,7 +86,7 @@ def test_a_weight_more_in_a_part_of_the_model_is_named(copied, extra):
 
 
 def test_tables_of_older_files_do_no_harm(copied):
-    inside = ("self_attn.rotary_emb.inv_freq", "self_attn.masked_bias", "attention.bias")
+    inside = ("self_attn.rotary_emb.inv_freq", "self_attn.masked_bias", "attention.bias", "attn.causal_mask")
     tables = {f"model.layers.1.{name}": torch.ones(8) for name in inside}
     save_file(load_file(copied / "model.safetensors") | tables, copied / "model.safetensors")
     loading.load_model(copied)

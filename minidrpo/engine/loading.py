@@ -26,7 +26,7 @@ from minidrpo.engine import probe
 from minidrpo.files import check_model_directory
 
 # Tables that older files hold beside the weights
-MASKS = re.compile(r"(attn|attention)\.(masked_)?bias$|\.inv_freq$")
+MASKS = re.compile(r"(attn|attention)\.bias$|\.(masked_bias|causal_mask|inv_freq)$")
 
 
 def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
