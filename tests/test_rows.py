@@ -3,6 +3,7 @@
 import gzip
 import json
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -53,6 +54,13 @@ def test_short_floats_keep_whole_numbers_and_leave_their_neighbours_alone(tmp_pa
     )
     assert data.read_rows(str(tmp_path / "a.parquet"))[0]["reward_model"] == {"ground_truth": wanted, "score": 0.1}
     assert data.load_problems(str(tmp_path / "b.parquet"))[0].truth == 123456792.0
+
+
+def test_short_floats_of_a_hub_data_set_likewise():
+    values = {"problem": ["q", "r"], "answer": [0.1, 123456792.0]}
+    kinds = datasets.Features({"problem": datasets.Value("string"), "answer": datasets.Value("float32")})
+    rows, _ = data.hub_rows("a/b", "train", lambda *_, **__: datasets.Dataset.from_dict(values, features=kinds))
+    assert [row["answer"] for row in rows] == values["answer"]
 
 
 def test_a_truth_written_as_json_text_is_read():

@@ -28,7 +28,7 @@ import numpy as np
 from minidrpo.records import Problem
 from minidrpo.tasks import arithmetic, knights, thinking
 from minidrpo.tasks.graders import GRADERS
-from minidrpo.tasks.rows import SUFFIXES, TEXT_COLUMNS, TRUTH_COLUMNS, one_line, read_rows, shortest
+from minidrpo.tasks.rows import SUFFIXES, TEXT_COLUMNS, TRUTH_COLUMNS, one_line, plain_rows, read_rows, shortest
 
 SUFFIX = r"Let's think step by step and output the final answer within \boxed{}."
 r"""The instruction of the official data (its `prompt` column already ends with it; the plain schema does not)."""
@@ -133,7 +133,9 @@ def hub_rows(spec: str, split: str, load: Callable | None = None) -> tuple[list[
     if load is None:
         from datasets import load_dataset as load
     try:
-        return load(hub_id, config, split=split).to_list(), where
+        found = load(hub_id, config, split=split)
+        features, rows = getattr(found, "features", None), found.to_list()
+        return plain_rows(rows, features.arrow_schema) if features else rows, where
     except Exception as error:  # the client has no common base for offline, missing, gated, unknown split
         local = f", and there is no file {spec}" if spec not in HUB else ""
         raise ValueError(f"cannot load {where} from the Hugging Face Hub{local}: {one_line(error)}") from error

@@ -54,10 +54,17 @@ def _read_parquet(file):
         used = [name for name in names if name in COLUMNS]
         known = set(used) & {*TEXT_COLUMNS, *PUBLIC}  # without any of them, all are named
         table = pyarrow.parquet.read_table(file, columns=used if known else None)
-        columns = {name: [_plain(x, table[name].type) for x in table[name].to_pylist()] for name in table.column_names}
+        columns = {name: table[name].to_pylist() for name in table.column_names}
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     except (pyarrow.ArrowException, ValueError, OverflowError) as error:  # the latter two: dates of the year 99999
         raise ValueError(f"{file}: is not a readable parquet file: {one_line(error)}") from error
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return plain_rows(rows, table.schema)
+
+
+def plain_rows(rows: list[dict], schema) -> list[dict]:
+    """The rows of a table with this Arrow schema, 0.1 in float32 as 0.1."""
+    kinds = {field.name: field.type for field in schema}
+    return [{name: _plain(x, kinds[name]) for name, x in row.items()} for row in rows]
 
 
 def _plain(x, kind):
