@@ -131,7 +131,7 @@ class _Reader(Tokens):
     def factor(self):
         start = self.at
         result = self.atom()
-        if is_number(self.peek(-1)) and self.at == start + 1:
+        if self.peek() and self.at == start + 1 and is_number(self.peek(-1)):
             result = self.mixed(result)
         while token := self.accept("^", "!", "°", "%", "_"):
             self.nest()
