@@ -2,8 +2,8 @@ r"""push.py - which groups push the policy towards the short way? The mode model
 
     python -m experiments.push        about a minute; writes experiments/results/push.md
 
-The mode model (mode_model.py) predicts 40 of the study's 42 cells on the right side of 50 %. This asks why the others
-differ. The push of a response on z = log pi(short) - log pi(long), at even odds and per token of its score, is
+The mode model (mode_model.py) predicts 41 of the study's 42 cells on the right side of 50 %. This asks why one
+differs. The push of a response on z = log pi(short) - log pi(long), at even odds and per token of its score, is
 
     credit / length * (1[short] - 1/2)
 
@@ -32,7 +32,7 @@ from minidrpo.records import Problem
 from minidrpo.tasks import data, thinking
 
 P, G, STEPS, TRIALS = 16, 8, 60, 5
-CELLS = {  # the two that differ, and two that do not: (method, share of easy prompts) -> settings
+CELLS = {  # the one that differs, and three that do not: (method, share of easy prompts) -> settings
     ("grpo-lp-batch-std", 0.95): {"alpha": 0.1},
     ("drpo-solved", 0.8): {"solved_mu": 1.0},
     ("grpo-lp", 0.95): {"alpha": 0.1},
@@ -123,7 +123,9 @@ def table() -> str:
         about = {"method": NAMES[method], "easy share": f"{share:g}"}
         for name, batches in (("model", model_batches(share)), ("network", network[share])):
             rows.append(about | {"batches of the": name} | describe(batches, method, settings))
-        runs = measured.query("method == @method and share == @share and group == 'hard'").accuracy
+        (strength,) = settings.values()
+        cell = "method == @method and share == @share and strength == @strength and group == 'hard'"
+        runs = measured.query(cell).accuracy
         ends.append(
             about
             | {"measured, %": f"{100 * runs.mean():.0f}"}

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -278,21 +279,36 @@ def test_what_is_not_there_is_said(tmp_path, capsys):
     assert stop.value.code == 2 and "no.csv: cannot be read" in capsys.readouterr().err
 
 
+STARTS = {  # of the sweep's rows in docs/thinking.md
+    "drpo": "DRPO, λ |", "grpo-lp": "GRPO-LP, α |", "grpo-lp-no-std": "GRPO-LP without", "rloo-lp": "RLOO-LP, α |",
+    "alp": "ALP, β |", "ddca": "DDCA, β |", "hapo": "HAPO, w |", "drpo-solved": "`drpo-solved`, μ (",
+}  # fmt: skip
+
+
+def same_side(cells, predicted):
+    both = thinking_tables.compared(cells, predicted)
+    return (both.predicted > 0.5) == (both.measured > 0.5)
+
+
 def test_the_committed_results_say_what_the_page_says():
     """docs/thinking.md: the statements, the ablation's numbers, and who reaches the corner after 300 steps."""
     results = thinking_tables.read(RESULTS / "thinking.csv")
     cells, predicted = thinking_tables.table(results), pd.read_csv(RESULTS / "map_predicted.csv")
     found = thinking_tables.statements(results, cells, predicted)
-    assert len(found) == 4 and all(found.values()), found
+    assert len(found) == 6 and all(found.values()), found
     page = (RESULTS.parents[1] / "docs" / "thinking.md").read_text()
     for row in thinking_tables.ablation(results).itertuples():
         e = row.hard
         assert f"{100 * e.mean:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]" in page, row
-    rates = thinking_tables.read(RESULTS / "thinking_rates.csv")
-    hard = {row.method: row.hard for row in thinking_tables.ablation(rates).itertuples()}
-    assert hard["grpo-lp"].high < min(e.low for method, e in hard.items() if method != "grpo-lp")
-    for e in hard.values():
-        assert f"{100 * e.mean:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]" in page, e
+    for method, own in cells[cells.share == thinking_plots.EASY_SHARE].groupby("method"):
+        ends = [e.mean for e in own.right_hard]
+        if method in STRENGTHS:  # "88.4, 91.4", bold from the first or up to the last that has collapsed
+            shown = next(line for line in page.splitlines() if line.startswith(f"| {STARTS[method]}"))
+            numbers = [float(x) for x in re.findall(r"\d+\.\d", shown.split("|")[3])]
+            assert numbers == pytest.approx([100 * x for x in ends], abs=0.051), shown
+            bold = re.findall(r"\d+\.\d", "".join(re.findall(r"\*\*(.*?)\*\*", shown)))
+            assert len(bold) == sum(x < thinking_tables.SURVIVES for x in ends), shown
+    assert f"in {sum(same_side(cells, predicted))} of the 42" in page
     corner = pd.read_csv(RESULTS / "corner_300.csv").query("set == 'fresh'")
     corner = corner.set_index(["method", "strength", "seed", "group"]).sort_index()
     easy, hard = corner.xs("easy", level="group"), corner.xs("hard", level="group")
