@@ -42,6 +42,12 @@ class Corner(study.Study):
     strengths: tuple[float, ...] = ()
     """Only these; none: all."""
 
+    def __post_init__(self):
+        super().__post_init__()
+        known = {value for _, settings in mode_model.LONG_RUNS.values() for value in settings.values()}
+        if wrong := [x for x in self.strengths if x not in known]:
+            raise ValueError(f"--strengths: {wrong[0]:g} is not one of {', '.join(f'{x:g}' for x in sorted(known))}")
+
 
 BUDGET = Corner()
 FRESH = slice(BUDGET.max_problems, BUDGET.max_problems + 1000)
