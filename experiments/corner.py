@@ -5,9 +5,9 @@ r"""corner.py - which rule is short on easy prompts and careful on hard ones, if
         --strengths 0.2 0.6 --seeds 0 1 2 3 4
 
 The corner: at most 25 tokens on easy prompts and more than 95 % right on hard ones. mode_model.py predicts who gets
-there (LONG_RUNS); this trains the same rows on the embedded base of the thinking world, with the problems and the
-learning rate of the study (study.py), and writes experiments/results/corner.csv and corner.md
-(another number of steps: corner_300.csv and .md; the prediction beside it stays that of 200 steps).
+there (LONG_RUNS); this trains the same rows on the embedded base of the thinking world, with the problems of the
+study (study.py), at learning rate 2e-4 for all (that of an earlier study), and writes experiments/results/corner.csv
+and corner.md (another number of steps: corner_300.csv and .md; the prediction beside it stays that of 200 steps).
 
 The strengths and the number of steps were chosen by looking at the study's test problems. So every run is measured a
 second time, on test problems that nothing was chosen by ("fresh", FRESH).

@@ -2,8 +2,9 @@ r"""push.py - which groups push the policy towards the short way? The mode model
 
     python -m experiments.push        about a minute; writes experiments/results/push.md
 
-The mode model (mode_model.py) predicts 41 of the study's 42 cells on the right side of 50 %. This asks why one
-differs. The push of a response on z = log pi(short) - log pi(long), at even odds and per token of its score, is
+The mode model (mode_model.py) predicts 41 of the study's 42 cells on the right side of 50 %. This asks why one differs
+(and what explains it moves another one away: the count stays). The push of a response on
+z = log pi(short) - log pi(long), at even odds and per token of its score, is
 
     credit / length * (1[short] - 1/2)
 

@@ -10,12 +10,22 @@ from experiments.thinking_tables import (
     Results,
     ablation,
     common_lengths,
+    difference,
     estimate,
     statements,
     survival,
 )
 from minidrpo.rundir.metrics import AES
 from minidrpo.tasks.thinking import EASY_SHARE
+
+DIFFERENCES = [  # (method, the other, share of easy prompts, bases)
+    ("drpo", "grpo-lp-no-std", EASY_SHARE, (0, 1, 2)),
+    ("grpo-lp-mixed-only", "base", EASY_SHARE, (0, 1, 2)),
+    ("rloo-lp", "drpo", 0.5, (0,)),
+    ("rloo-lp", "drpo", EASY_SHARE, (0,)),
+    ("ddca", "drpo", EASY_SHARE, (0,)),
+    ("grpo-lp-no-std", "drpo", 0.95, (0,)),
+]
 
 
 def markdown(results: Results, cells: pd.DataFrame, predicted: pd.DataFrame) -> str:
@@ -41,19 +51,26 @@ def markdown(results: Results, cells: pd.DataFrame, predicted: pd.DataFrame) -> 
                 by_base = [f"{100 * row.by_base[b]:.1f}" if b in row.by_base else "" for b in bases]
                 apart = "" if row.method == "grpo-lp" else "yes" if row.apart else "no"
                 lines += _rows((NAMES[row.method], row.runs, row.hard.text(), *by_base, apart), head=False)
+    lines += _differences(results)
     lines += _learning_rates(results)
     ranges = survival(cells)
     if len(ranges):
         lines += ["", f"## Strengths that a method survives (hard prompts above {100 * SURVIVES:.0f} %)", ""]
-        lines += _rows(("method", "tested", "survived", "largest / smallest"))
+        lines += ["Weaker strengths were not tried. Towards 0 a penalty without std becomes none (DRPO: λ = inf).", ""]
+        lines += _rows(("method", "tested", "survived"))
         for row in ranges.itertuples():
-            ratio = f"{row.survived[-1] / row.survived[0]:g}" if row.survived else "none"
             texts = (", ".join(f"{s:g}" for s in own) for own in (row.tested, row.survived))
-            lines += _rows((NAMES[row.method], *texts, ratio), head=False)
+            lines += _rows((NAMES[row.method], *texts), head=False)
     shared = common_lengths(results, cells)
     if len(shared):
         lines += ["", "## At the same length on hard prompts as DRPO", ""]
-        lines += ["On the line through a method's strengths; share of easy prompts 0.8, base 0.", ""]
+        lines += [
+            "Read off the straight line between two neighbouring strengths; share of easy prompts 0.8, base 0. The"
+        ]
+        lines += [
+            "intervals leave out the error of length, and this many differences will hold one that is chance.",
+            "",
+        ]
         lines += _rows(("method", "tokens, hard", "hard prompts, %", "DRPO", "difference, points"))
         for row in shared.itertuples():
             texts = (row.other.text(), row.drpo.text(), row.difference.text())
@@ -68,6 +85,21 @@ def markdown(results: Results, cells: pd.DataFrame, predicted: pd.DataFrame) -> 
     lines[-1] += " (the paper's convention; only where the study holds such runs). Short: share of responses that begin"
     lines[-1] += " the short way. Brackets: 95 % intervals."
     return "\n".join(lines) + "\n"
+
+
+def _differences(results):
+    """Those that docs/thinking.md speaks of: of which the intervals of both methods say little."""
+    found = []
+    for method, other, share, bases in DIFFERENCES:
+        bases = [base for base in bases if base in set(results.runs.base)]
+        gap = difference(results, method, other, share, bases)
+        if gap:
+            found.append((NAMES[method], NAMES.get(other, "before training"), f"{share:g}", len(bases), gap.text()))
+    if found:
+        yield from ("", "## Differences on hard prompts", "")
+        yield from _rows(("method", "minus", "share of easy prompts", "bases", "points"))
+        for row in found:
+            yield from _rows(row, head=False)
 
 
 def _learning_rates(results):

@@ -153,6 +153,25 @@ def test_the_ablation_separates_what_differs_and_not_what_is_alike(study, tmp_pa
     assert not thinking_tables.ablation(results).apart.any()
 
 
+def test_a_difference_is_of_the_same_problems(tmp_path):
+    """Two methods that solve the same hard problems: each alone is uncertain, their difference is not."""
+    cells = {("drpo", 0.1, 0.8): HARD, ("rloo-lp", 0.2, 0.8): HARD, ("ddca", 0.2, 0.8): COLLAPSED}
+    path = made_up(tmp_path / "thinking.csv", cells)
+    problems = study_rows.problems_path(path)
+    rows = pd.read_csv(problems, dtype=str)
+    half = " ".join("1" if i % 2 else "0" for i in range(len(LEVEL)))
+    rows.loc[rows.method.isin(["drpo", "rloo-lp"]), "right"] = half
+    rows.to_csv(problems, index=False)
+    results = thinking_tables.read(path)
+    gap = thinking_tables.difference(results, "rloo-lp", "drpo")
+    alone = thinking_tables.estimate(results.of("drpo"), "right", "hard")
+    assert gap.mean == gap.low == gap.high == 0 and alone.high - alone.low > 0.1
+    assert thinking_tables.difference(results, "ddca", "drpo").high < -0.3
+    assert thinking_tables.difference(results, "lead", "drpo") is None
+    text = thinking_report.markdown(results, thinking_tables.table(results), ALL_PREDICTED)
+    assert "| RLOO-LP | DRPO | 0.8 | 1 | 0.0 [0.0, 0.0] |" in text
+
+
 def test_the_range_that_a_method_survives(study):
     ranges = thinking_tables.survival(study[1]).set_index("method").survived
     assert ranges["drpo"] == [0.001, 0.01, 0.1, 0.5] and ranges["grpo-lp"] == []
@@ -205,8 +224,8 @@ def test_the_table_has_the_numbers_of_the_runs(study):
 def test_the_page_says_what_holds_and_counts_what_failed(study, tmp_path):
     text = thinking_report.markdown(*study, ALL_PREDICTED)
     assert text.count("- holds: ") == 6 and "does not hold" not in text
-    assert "| DRPO | 0.001, 0.01, 0.1, 0.5 | 0.001, 0.01, 0.1, 0.5 | 500 |" in text
-    assert "| GRPO-LP | 0.01, 0.1, 1 |  | none |" in text and "| ALP | 1e-8 | 3 |" in text
+    assert "| DRPO | 0.001, 0.01, 0.1, 0.5 | 0.001, 0.01, 0.1, 0.5 |" in text
+    assert "| GRPO-LP | 0.01, 0.1, 1 |  |" in text and "| ALP | 1e-8 | 3 |" in text
     tables = [line for line in text.splitlines() if line.startswith("| ")]
     assert len({line.count("|") for line in tables if line.startswith(("| base", "| DisCO", "| LEAD"))}) == 1
 
@@ -308,6 +327,8 @@ def test_the_committed_results_say_what_the_page_says():
             assert numbers == pytest.approx([100 * x for x in ends], abs=0.051), shown
             bold = re.findall(r"\d+\.\d", "".join(re.findall(r"\*\*(.*?)\*\*", shown)))
             assert len(bold) == sum(x < thinking_tables.SURVIVES for x in ends), shown
+    for method, other, share, bases in thinking_report.DIFFERENCES:
+        assert thinking_tables.difference(results, method, other, share, bases).text() in page, (method, other)
     assert f"in {sum(same_side(cells, predicted))} of the 42" in page
     corner = pd.read_csv(RESULTS / "corner_300.csv").query("set == 'fresh'")
     corner = corner.set_index(["method", "strength", "seed", "group"]).sort_index()
