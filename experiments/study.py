@@ -75,6 +75,9 @@ class Study:
         for flag, known in (("parts", ["lr", *world.parts]), ("methods", world.middle)):
             if wrong := [name for name in getattr(self, flag) if name not in known]:
                 raise ValueError(f"--{flag}: {wrong[0]!r} is not one of {', '.join(known)}")
+        for flag, name, suffix in (("--out", self.out, ".csv"), ("--figure", self.figure or ".png", ".png")):
+            if not name.endswith(suffix) or Path(name).is_dir():  # known now, not after all runs
+                raise ValueError(f"{flag} names a {suffix} file, got {name}")
         for flag in (*BUDGET, "workers"):
             if getattr(self, flag) < 1:
                 raise ValueError(f"--{flag.replace('_', '-')} must be 1 or more, got {getattr(self, flag)}")
@@ -355,9 +358,6 @@ def main(argv=None):
 
 def run_command(study):
     with cli.user_errors():
-        for flag, file in (("--out", study.out), ("--figure", study.figure)):
-            if file and Path(file).is_dir():  # known now, not after all runs
-                raise ValueError(f"{flag} {file} is a file to write, and a directory is there")
         claim_directory(study)
         parts = [part for part in ("lr", *study.rules.parts) if part in study.parts or not study.parts]
         cells = {part: study.cells(part) for part in parts if part != "lr"}

@@ -210,6 +210,8 @@ def test_bases_are_made_once_and_whole(tmp_path):
     (["--methods", "grpo-xl"], "'grpo-xl' is not one of"),
     (["--parts", "all"], "'all' is not one of lr, decide, map, sweep"),
     (["--workers=0"], "--workers must be 1 or more"),
+    (["--out", "train.py"], "--out names a .csv file, got train.py"),
+    (["--figure", "a.csv"], "--figure names a .png file"),
     (["--lrs", "-1"], "--lrs must be positive"),
     (["--lrs", "1e-4", "1e-4"], "none twice"),
     (["--train-problems=3"], "fewer than --prompts-per-step"),
