@@ -198,6 +198,7 @@ def test_a_model_that_caps_its_logits_is_refused(tmp_path):
         loading.load_model(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's high-water mark of memory")
 def test_log_probabilities_take_an_eighth_of_the_plain_memory():
     """The benchmark at a tenth of its size: 430 MB a copy of the logits, chunks of 48 MB."""

@@ -178,6 +178,7 @@ def test_torchrun_ranks_agree(tmp_path):
 HARDER = r"\int_0^1 x^x dx", r"\int_0^1 x^x dx+0"  # 2.4 million calls and returns: 0.5 "seconds"
 
 
+@SLOW
 def test_a_proof_that_has_to_wait_is_no_slower(fresh):
     """Its process stands still for longer than the limit, as on a machine that is busy."""
     truth, answer = (read_all(text)[0][0] for text in HARDER)

@@ -85,7 +85,11 @@ def mistakes(number, choice):
         yield [choice], "needs a value"
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+# Half a second each: of those with many flags, train.py and eval.py every time
+OFTEN = [name for name, (_, number, _) in PROGRAMS.items() if number is None or name.startswith(("train", "eval"))]
+
+
+@pytest.mark.parametrize("name", [pytest.param(x, marks=[] if x in OFTEN else pytest.mark.slow) for x in PROGRAMS])
 @pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
 def test_one_line_on_a_terminal_and_in_a_pipe(name, terminal, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
