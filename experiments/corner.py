@@ -48,6 +48,9 @@ class Corner(study.Study):
         if wrong := [x for x in self.strengths if x not in known]:
             raise ValueError(f"--strengths: {wrong[0]:g} is not one of {', '.join(f'{x:g}' for x in sorted(known))}")
 
+    def wants(self, cell) -> bool:
+        return super().wants(cell) and (not self.strengths or cell.strength in self.strengths)
+
 
 BUDGET = Corner()
 FRESH = slice(BUDGET.max_problems, BUDGET.max_problems + 1000)
@@ -133,11 +136,7 @@ def main(argv=None):
     budget = cli.parse(BUDGET, argv, prog="corner.py", description="Long runs: who gets easy short and hard right?")
     with cli.user_errors(), cli.machine_trouble(), lock.held(budget.dir, flag="--dir"):
         study.claim_directory(budget)
-        wanted = [
-            cell for cell in cells(budget.seeds or SEEDS)
-            if cell.method in (budget.methods or [cell.method])
-            and cell.strength in (budget.strengths or [cell.strength])
-        ]  # fmt: skip
+        wanted = list(filter(budget.wants, cells(budget.seeds or SEEDS)))
         errors = study.run_all([study.run_config(budget, c, LR, "study") for c in wanted], budget, "corner", 0)
         found = collect(budget, wanted)
         name = "corner" if budget.steps == BUDGET.steps else f"corner_{budget.steps}"

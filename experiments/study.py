@@ -92,11 +92,12 @@ class Study:
 
     def cells(self, part) -> list[Cell]:
         """Those that this command asks for."""
+        return list(filter(self.wants, self.rules.cells([part])))
+
+    def wants(self, cell) -> bool:
+        """Does this command ask for it?"""
         asked = {"method": self.methods, "seed": self.seeds, "base": self.bases}
-        return [
-            cell for cell in self.rules.cells([part])
-            if all(not chosen or getattr(cell, key) in chosen for key, chosen in asked.items())
-        ]  # fmt: skip
+        return all(not chosen or getattr(cell, key) in chosen for key, chosen in asked.items())
 
     def path(self, *parts) -> Path:
         return Path(self.dir, *map(str, parts))

@@ -3,8 +3,8 @@
 Easy prompts are those of level 1, hard ones those of levels 2 to 5. A number is a mean over the runs of one cell; its
 95 % interval is a bootstrap over both sources of chance: in each of 1,000 draws the runs are drawn anew (first the
 bases, where there are several, then the runs on each), and so are the problems, the same for all runs, since all runs
-answer the same ones. With three runs, or three bases, such an interval is too narrow (it covers
-less than 95 %): small gaps between intervals are no evidence.
+answer the same ones. With three runs, or three bases, such an interval is too narrow (it covers less than 95 %): small
+gaps between intervals are no evidence.
 
 Collapsed runs are runs like any other here. One that failed, with no result at all, is counted beside them.
 
@@ -100,6 +100,10 @@ class Estimate:
     low: float
     high: float
 
+    @classmethod
+    def of(cls, mean: float, draws: np.ndarray):
+        return cls(mean, *np.percentile(draws, [2.5, 97.5]))
+
     def apart_from(self, other) -> bool:
         """Whether the two intervals have no number in common."""
         return self.low > other.high or other.low > self.high
@@ -143,10 +147,14 @@ def bootstrap(value_RP, base_R, draws=DRAWS, seed=0) -> np.ndarray:
 
 def estimate(runs: pd.DataFrame, key: str, group: str) -> Estimate:
     """Of `right` or `tokens` on a group of problems."""
+    return Estimate.of(*mean_and_draws(runs, key, group))
+
+
+def mean_and_draws(runs: pd.DataFrame, key: str, group: str) -> tuple[float, np.ndarray]:
+    """(mean over the bases, (D,) draws)."""
     value_RP = grouped(runs, key, group)
-    low, high = np.percentile(bootstrap(value_RP, runs.base), [2.5, 97.5])
     by_base = pd.Series(value_RP.mean(1)).groupby(runs.base.to_numpy()).mean()
-    return Estimate(by_base.mean(), low, high)
+    return by_base.mean(), bootstrap(value_RP, runs.base)
 
 
 def difference(results: Results, method: str, other: str, share=EASY_SHARE, bases=(0,)) -> Estimate | None:
@@ -155,9 +163,8 @@ def difference(results: Results, method: str, other: str, share=EASY_SHARE, base
     cells = [results.of(name, share=share, bases=bases) for name in (method, other)]
     if any(own.empty for own in cells):
         return None
-    means = [estimate(own, "right", "hard").mean for own in cells]
-    draws = [bootstrap(grouped(own, "right", "hard"), own.base) for own in cells]
-    return Estimate(means[0] - means[1], *np.percentile(draws[0] - draws[1], [2.5, 97.5]))
+    (mean, draws), (mean_other, draws_other) = (mean_and_draws(own, "right", "hard") for own in cells)
+    return Estimate.of(mean - mean_other, draws - draws_other)
 
 
 def grouped(runs, key, group) -> np.ndarray:
@@ -312,14 +319,12 @@ def common_lengths(results: Results, cells: pd.DataFrame, share=EASY_SHARE, ever
     """Each method's line beside DRPO's, at the lengths that both have (multiples of `every` tokens): both accuracies
     on hard prompts and their difference, as estimates."""
     found = []
+    lengths = range(every, 260, every)
+    lines = {method: [at_length(results, cells, method, n, share) for n in lengths] for method in STRENGTHS}
     for method in STRENGTHS:
-        for tokens in range(every, 260, every):
-            theirs, ours = (at_length(results, cells, name, tokens, share) for name in (method, "drpo"))
+        for tokens, theirs, ours in zip(lengths, lines[method], lines["drpo"], strict=True):
             if method != "drpo" and theirs is not None and ours is not None:
                 numbers = {"drpo": ours, "other": theirs, "difference": theirs - ours}
-                found.append({"method": method, "tokens": tokens} | {k: _of_draws(x) for k, x in numbers.items()})
+                numbers = {key: Estimate.of(draws.mean(), draws) for key, draws in numbers.items()}
+                found.append({"method": method, "tokens": tokens} | numbers)
     return pd.DataFrame(found, columns=["method", "tokens", "drpo", "other", "difference"])
-
-
-def _of_draws(draws):
-    return Estimate(draws.mean(), *np.percentile(draws, [2.5, 97.5]))

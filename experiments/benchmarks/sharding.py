@@ -104,9 +104,12 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["save"]:
-        make_model(STARTED, "cpu").save_pretrained(sys.argv[2])
-    elif sys.argv[2:] and sys.argv[1] in READERS:
-        start(*sys.argv[1:])
-    else:
-        rank(sys.argv[1]) if sys.argv[1:2] and sys.argv[1] in MODES else main()
+    match sys.argv[1:]:  # what main() starts; else its own command line
+        case ["save", folder]:
+            make_model(STARTED, "cpu").save_pretrained(folder)
+        case [reader, folder] if reader in READERS:
+            start(reader, folder)
+        case [mode] if mode in MODES:
+            rank(mode)
+        case _:
+            main()
