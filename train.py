@@ -127,10 +127,10 @@ def update(
                     credit = credit_N[micro.rows].to(logp_NT)
                     loss = drpo.micro_batch_loss(*logps, credit, kl_grad, mini.n_tokens, cfg.kl_estimator, cfg.score)
                 else:  # GRPO and the others: it needs only its own advantage
-                    advantage_N, its = mini.weight_PG.flatten()[micro.rows].to(logp_NT), method.surrogate
+                    surrogate, advantage_N = method.surrogate, mini.weight_PG.flatten()[micro.rows].to(logp_NT)
                     loss = -baselines.clipped_surrogate(
-                        *logps, advantage_N, its.clip_low, its.clip_high, its.aggregate, n_sequences=mini.n,
-                        n_tokens=mini.n_tokens, max_tokens=cfg.max_response_tokens,
+                        *logps, advantage_N, surrogate.clip_low, surrogate.clip_high, surrogate.aggregate,
+                        n_sequences=mini.n, n_tokens=mini.n_tokens, max_tokens=cfg.max_response_tokens,
                     )  # fmt: skip
                     mini.add_to_log(-loss, drpo.kl_per_token(*logps).sum(), micro.mask_NT.sum())
                 (loss * ctx.size).backward()  # DDP and FSDP average over ranks; the batch's gradient is a sum
